@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Usage(Cow<'static, str>),
     /// The server could not be probed.
     NotProbed { target: String, reason: String },
+    /// Cases of a probe that an option asked for could not be tried: its command failed.
+    NotTried { cases: String, reason: String },
     /// The CPU time of this process can't be read.
     Process { pid: u32, source: io::Error },
     /// The lesson failed in another way.
@@ -110,7 +112,7 @@ impl Error {
         match self {
             Self::Reported { exit_code } => *exit_code,
             Self::Interrupted { signal, .. } => signal.exit_code(),
-            Self::NotProbed { .. } => 3,
+            Self::NotProbed { .. } | Self::NotTried { .. } => 3,
             error if error.is_usage() => 2,
             _ => 1,
         }
@@ -177,6 +179,7 @@ impl fmt::Display for Error {
             Self::Scene(what) => f.write_str(what),
             Self::Usage(what) => f.write_str(what),
             Self::NotProbed { target, reason } => write!(f, "{target} could not be probed: {reason}"),
+            Self::NotTried { cases, reason } => write!(f, "{cases} could not be tried: {reason}"),
             Self::Process { pid, source } => write!(f, "--server-pid {pid}: can't read its CPU time: {source}"),
             Self::Reported { exit_code } => write!(f, "exit code {exit_code}"),
         }
@@ -191,7 +194,8 @@ impl std::error::Error for Error {
             Self::Lesson(source) => Some(source.as_ref()),
             Self::Scene(_) | Self::Usage(_) | Self::Reported { .. } => None,
             Self::Broken { .. } | Self::Failed { .. } | Self::Overloaded(_) | Self::Merge(_) => None,
-            Self::Interrupted { .. } | Self::Descriptors { .. } | Self::NotProbed { .. } => None,
+            Self::Interrupted { .. } | Self::Descriptors { .. } => None,
+            Self::NotProbed { .. } | Self::NotTried { .. } => None,
         }
     }
 }

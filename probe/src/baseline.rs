@@ -68,18 +68,16 @@ impl Baseline {
         for _ in 0..TIMES {
             let (client, took) = served_in(session, &Open::default())?;
             session.settle(client)?;
+            let stayed = session.seen(client).clone();
             session.leave(client)?;
             served = served.max(took);
             let seen = session.seen(client).clone();
             if let Some((_, kind)) = seen.failed {
                 return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
             }
-            if seen.answer.bytes == 0 {
-                let timeout = session.options.timeout;
-                let reason = match seen.ended_by_server() {
-                    Some(_) => "the server ended a polite client without a byte; is it the right request?".to_owned(),
-                    None => format!("a polite client got no byte within {timeout:?}; is it the right request?"),
-                };
+            // What arrives after its FIN is no answer to a polite client.
+            let wrong = no_answer(session, &stayed, &seen).or_else(|| not_as_expected(session, &stayed));
+            if let Some(reason) = wrong {
                 return Err(Broken::NoBaseline(reason));
             }
             session.learn_framing(&seen);
@@ -186,6 +184,46 @@ impl Baseline {
     pub(crate) const fn time(&self) -> Duration {
         Duration::from_micros(self.time_us)
     }
+}
+
+/// Why a polite client has no answer: what it had seen before and after its own FIN.
+fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
+    if stayed.answer.bytes > 0 {
+        return None;
+    }
+    let what = match stayed.has_ended() {
+        true => "a polite client got no byte, and the server ended its connection".to_owned(),
+        false => format!("a polite client got no byte within {:?}", session.options.timeout),
+    };
+    let after = match left.answer.bytes {
+        0 => String::new(),
+        bytes => format!(", and {bytes} bytes after its FIN"),
+    };
+    let end = if session.options.request.ends_with(b"\n") { "" } else { " It does not end with a line feed (\\n)." };
+    Some(format!("{what}{after}; is it the right request?{end}"))
+}
+
+/// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without its
+/// end, each wait for an answer would take the whole timeout, and healthy clients would seem harmed.
+fn not_as_expected(session: &Session, seen: &Seen) -> Option<String> {
+    let framing = &session.options.framing;
+    let bytes = seen.answer.bytes;
+    let expected = match framing {
+        Framing::Until(end) => format!("the expected end \"{}\"", end.escape_ascii()),
+        Framing::Bytes(all) if bytes > *all => {
+            return Some(format!("a polite client got {bytes} bytes, more than the {all} that are expected"));
+        }
+        Framing::Bytes(all) => format!("the rest of the {all} that are expected"),
+        Framing::Auto | Framing::End | Framing::Http => return None,
+    };
+    if seen.answer.is_complete(framing) {
+        return None;
+    }
+    let then = match seen.has_ended() {
+        true => "the server's end".to_owned(),
+        false => format!("silence for {:?}", session.options.timeout),
+    };
+    Some(format!("a polite client got {bytes} bytes, and then {then} instead of {expected}"))
 }
 
 /// Serves one polite client: it sends its request, reads the whole answer, and ends.

@@ -149,7 +149,9 @@ impl Bystander {
             return;
         }
         let limit = session.options.timeout.max(session.slow());
-        if !(has_ended || session.has_answer(client) || took > limit) {
+        // Before its request the answer to the preface is no answer.
+        let has_answer = present.has_sent && session.has_answer(client);
+        if !(has_ended || has_answer || took > limit) {
             return;
         }
         let own = session.stalled.saturating_sub(present.stalled);

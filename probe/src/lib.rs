@@ -8,6 +8,64 @@
 //!
 //! Invariant: nothing is judged without a measure. Polite clients are served first, and a healthy
 //! client is served during each case.
+//!
+//! # In a test
+//!
+//! A test starts its server on a free port, probes it, and prints the report if a case has failed.
+//! [`Stop::call`] stops the server in the middle of the test; without a [`Stop`] the cases of a stop
+//! are skipped.
+//!
+//! ```
+//! use std::io::{BufRead, BufReader, Write};
+//! use std::net::{TcpListener, TcpStream};
+//! use std::sync::Arc;
+//! use std::sync::atomic::{AtomicBool, Ordering};
+//! use std::time::Duration;
+//! use finale_probe::{Options, Stop, Verdict, probe};
+//!
+//! /// Answers each line, and reads to the end of the client.
+//! fn serve(stream: TcpStream) -> std::io::Result<()> {
+//!     let mut writer = stream.try_clone()?;
+//!     let mut lines = BufReader::new(stream);
+//!     let mut line = String::new();
+//!     while lines.read_line(&mut line)? > 0 && line.ends_with('\n') {
+//!         writer.write_all(line.to_uppercase().as_bytes())?;
+//!         line.clear();
+//!     }
+//!     Ok(())
+//! }
+//!
+//! let listener = TcpListener::bind("127.0.0.1:0")?;
+//! let addr = listener.local_addr()?;
+//! let is_stopping = Arc::new(AtomicBool::new(false));
+//! let flag = Arc::clone(&is_stopping);
+//! std::thread::spawn(move || {
+//!     for stream in listener.incoming().flatten() {
+//!         if flag.load(Ordering::Acquire) {
+//!             return; // The listener is closed; the connections go on.
+//!         }
+//!         std::thread::spawn(move || serve(stream));
+//!     }
+//! });
+//!
+//! let mut options = Options::new("hello\n");
+//! options.timeout = Duration::from_secs(1);
+//! options.runs = 5;
+//! options.cases = ["half-close", "stop-in-flight"].map(str::to_owned).into();
+//! options.stop = Some(Stop::call(move || {
+//!     is_stopping.store(true, Ordering::Release);
+//!     let _ = TcpStream::connect(addr); // It wakes the accepting thread.
+//! }));
+//! let report = probe(&addr.to_string(), &options, |_| {})?;
+//! assert_eq!(report.failures(), 0, "{report}");
+//! // A case that was skipped has found nothing.
+//! assert_eq!(report.count(Verdict::Skip), 0, "{report}");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Each case needs some seconds: choose with [`Options::cases`], and shorten the wait for an answer or
+//! a deadline with [`Options::timeout`]. Tests that probe at the same time disturb each other, since
+//! the cases measure times.
 
 mod answer;
 mod answers;
@@ -56,7 +114,7 @@ pub struct CaseInfo {
     pub source: &'static str,
     /// What it can't do without.
     pub needs: &'static [Need],
-    /// Storms, churn and clients that vanish: only on a local address, or with
+    /// Storms and clients that vanish: only on a local address, or with
     /// [`Options::owns_server`].
     pub hostile: bool,
     /// How many connections, bytes and seconds it takes, about, on a server that ends well.

@@ -95,6 +95,14 @@ impl Report {
     }
 }
 
+/// The target and each case: for the message of an assertion.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.target)?;
+        self.cases.iter().try_for_each(|case| write!(f, "\n{case}"))
+    }
+}
+
 /// The way to the server.
 ///
 /// ```
@@ -120,7 +128,7 @@ pub struct Path {
 ///
 /// ```
 /// fn print(case: &finale_probe::CaseReport) {
-///     println!("{} {}: {}", case.verdict, case.id, case.summary);
+///     println!("{case}"); // half-close, its verdict, and what was seen
 /// }
 /// ```
 #[derive(Clone, Debug, Serialize)]
@@ -142,17 +150,58 @@ pub struct CaseReport {
     pub connections: u32,
     /// What was seen, in one line.
     pub summary: String,
+    /// The case was skipped, since a command or a process that an option names did not do its part:
+    /// the command of a stop failed, or the server did not stop.
+    pub option_failed: bool,
     /// What was seen, by variant of the case.
     pub seen: BTreeMap<String, Value>,
     /// Where the right behaviour is described.
     pub source: &'static str,
     /// What to change in the server, if something was wrong.
-    pub cure: Option<&'static str>,
+    pub cure: Option<String>,
     /// A healthy client that was served meanwhile.
     pub bystander: Option<BystanderReport>,
     /// What a client did and saw in the worst run.
     #[serde(skip)]
     pub ladder: Vec<Record>,
+}
+
+impl CaseReport {
+    /// What was seen, a line per variant: `FIN 1 ms later: whole, then FIN (20)`.
+    #[must_use]
+    pub fn seen_lines(&self) -> Vec<String> {
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            other => other.to_string(),
+        };
+        let line = |(variant, value): (&String, &Value)| {
+            let value = match value {
+                Value::Object(counts) => {
+                    let counts: Vec<_> =
+                        counts.iter().map(|(what, times)| format!("{what} ({})", text(times))).collect();
+                    counts.join("; ")
+                }
+                other => text(other),
+            };
+            format!("{variant}: {value}")
+        };
+        self.seen.iter().map(line).collect()
+    }
+}
+
+/// The verdict and the summary; of a failure or a warning also what was seen, and the cure. What the
+/// server has sent is printed as it is.
+impl fmt::Display for CaseReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}: {}", self.verdict, self.id, self.summary)?;
+        if self.verdict < Verdict::Warn {
+            return Ok(());
+        }
+        for line in self.seen_lines() {
+            write!(f, "\n  seen: {line}")?;
+        }
+        self.cure.as_ref().map_or(Ok(()), |cure| write!(f, "\n  cure: {cure}"))
+    }
 }
 
 /// What happened to a healthy client during a case.

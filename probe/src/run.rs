@@ -101,7 +101,7 @@ pub enum Progress<'a> {
 /// # Ok::<(), finale_probe::ProbeError>(())
 /// ```
 pub fn probe(target: &str, options: &Options, progress: impl FnMut(Progress<'_>)) -> Result<Report, ProbeError> {
-    let unknown = |error: &dyn fmt::Display| ProbeError::Target(format!("{target} is no target: {error}"));
+    let unknown = |error: &dyn fmt::Display| ProbeError::Target(format!("no address was found for {target}: {error}"));
     let addrs: Vec<SocketAddr> = target.to_socket_addrs().map_err(|error| unknown(&error))?.collect();
     if addrs.is_empty() {
         return Err(unknown(&"the name has no address"));
@@ -213,9 +213,10 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
         ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
         connections: session.connections() - connections,
         summary: finding.summary,
+        option_failed: finding.option_failed,
         seen: finding.seen,
         source: case.source,
-        cure: (finding.verdict >= Verdict::Warn).then_some(finding.cure.unwrap_or(case.cure)),
+        cure: (finding.verdict >= Verdict::Warn).then(|| finding.cure.unwrap_or(case.cure).to_owned()),
         bystander,
         ladder: finding.ladder,
     };
@@ -280,7 +281,8 @@ fn judge_bystander(session: &mut Session, report: &mut CaseReport) {
         }
     };
     report.summary = format!("{prefix}; {}", report.summary);
-    (report.verdict, report.cure) = (Verdict::Fail, Some(CURE));
+    report.verdict = Verdict::Fail;
+    report.cure = Some(report.cure.take().map_or_else(|| CURE.to_owned(), |own| format!("{CURE} {own}")));
 }
 
 /// What the case needs and is not given.

@@ -148,7 +148,7 @@ fn collect(session: &Session, watch: &Watch) -> Stopped {
     let failed = match &watch.done {
         Some((_, Step::Failed(reason))) => Some(reason.clone()),
         _ if first_sign.is_none() => Some(format!(
-            "no sign of a stop was seen within {} ms: no connection ended, and no client was refused",
+            "the server did not stop within {} ms: no connection ended, and no client was refused",
             watch.elapsed(session).as_millis()
         )),
         _ => None,

@@ -62,6 +62,7 @@ fn test_case(case: &CaseReport, strict: bool) -> TestCase {
     let is_failure = case.verdict == Verdict::Fail || (strict && case.verdict == Verdict::Warn);
     let mut status = match case.verdict {
         _ if is_failure => TestCaseStatus::non_success(NonSuccessKind::Failure),
+        _ if case.option_failed => TestCaseStatus::non_success(NonSuccessKind::Error),
         Verdict::Skip => TestCaseStatus::skipped(),
         Verdict::Fail | Verdict::Warn | Verdict::Pass | Verdict::Info => TestCaseStatus::success(),
     };
@@ -85,7 +86,7 @@ fn description(case: &CaseReport) -> String {
     lines.extend(page::seen(case).into_iter().map(|line| format!("seen: {line}")));
     lines.extend(case.bystander.as_ref().and_then(page::harm).map(|harm| format!("bystander: {harm}")));
     lines.push(format!("source: {}", case.source));
-    lines.extend(case.cure.map(|cure| format!("cure: {cure}")));
+    lines.extend(case.cure.as_ref().map(|cure| format!("cure: {cure}")));
     lines.join("\n")
 }
 

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use finale_probe::{CaseInfo, ProbeError, Progress, Report, Verdict, cases};
+use finale_probe::{CaseInfo, CaseReport, ProbeError, Progress, Report, Verdict, cases};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::Serialize;
@@ -55,7 +55,7 @@ pub(crate) fn run(options: &ProbeOptions) -> Result<(), Error> {
                     let what = format!("{} done", count(report.cases.len() as u64, "case"));
                     Err(Error::Interrupted { signal, what })
                 }
-                None => result(&report, options.strict),
+                None => result(&report, options),
             };
             output::result_of_both(result, printed.and(written))
         }
@@ -73,13 +73,16 @@ pub(crate) fn run(options: &ProbeOptions) -> Result<(), Error> {
     }
 }
 
-fn result(report: &Report, strict: bool) -> Result<(), Error> {
-    let warnings = if strict { report.count(Verdict::Warn) } else { 0 };
-    match report.failures() + warnings {
-        0 => Ok(()),
+fn result(report: &Report, options: &ProbeOptions) -> Result<(), Error> {
+    let warnings = if options.strict { report.count(Verdict::Warn) } else { 0 };
+    if report.failures() + warnings > 0 {
         // The page has said which.
-        _ => Err(Error::Reported { exit_code: 1 }),
+        return Err(Error::Reported { exit_code: 1 });
     }
+    let untried: Vec<&CaseReport> = report.cases.iter().filter(|case| case.option_failed).collect();
+    let Some(first) = untried.first() else { return Ok(()) };
+    let ids: Vec<&str> = untried.iter().map(|case| case.id).collect();
+    Err(Error::NotTried { cases: ids.join(", "), reason: first.summary.clone() })
 }
 
 fn print(report: &Report, options: &ProbeOptions) -> Result<(), Error> {
@@ -89,8 +92,8 @@ fn print(report: &Report, options: &ProbeOptions) -> Result<(), Error> {
     let width = output::width();
     output::print(&page::page(report, width))?;
     if options.trace {
-        let not_passed = report.cases.iter().filter(|case| case.verdict != Verdict::Pass);
-        for ladder in not_passed.filter_map(page::ladder) {
+        let not_good = report.cases.iter().filter(|case| case.verdict >= Verdict::Warn);
+        for ladder in not_good.filter_map(page::ladder) {
             output::print(&format!("\n{}", ladder.text(width)))?;
         }
     }

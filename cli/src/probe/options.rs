@@ -8,6 +8,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use finale::Target;
 use finale_probe::{Claims, Framing, Options, Stop};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use super::preset::Preset;
 use crate::errors::Error;
@@ -15,117 +17,144 @@ use crate::values;
 
 /// Test how a server ends its connections: half-closes, resets, timeouts, stops
 ///
-/// The server may be any, in any language. Polite clients are served first: they show how long the
-/// answer is, and who finishes first. Then each case plays clients that end in another way, and
-/// compares. A healthy client is served during each case, and harm to it is a failure. --list says
-/// what each case does.
+/// The server may be written in any language, and must be running. Polite clients are served first:
+/// they show how long the answer is, and which side finishes first. Then each case (see --list) plays
+/// clients that end in another way, and compares. All cases take about two minutes; with --timeout 2s,
+/// one minute. A healthy client is served during each case, and harm to it is a failure.
 ///
 /// A case fails if data was lost, a connection was held for ever, others were harmed, or a --claim
-/// was broken. It warns of what is at risk, unusual, or a policy that some clients can't live with.
+/// was broken. A warning is about what is at risk, unusual, or a policy that some clients can't live
+/// with.
 ///
-/// BYTES are text with \r, \n, \t, \0, \\ and \xHH. Storms, churn and clients that vanish are tried
-/// on a local address, or with --i-own-this-server.
+/// BYTES are text with \r, \n, \t, \0, \\ and \xHH. COMMAND is run by sh -c. Storms, churn and clients
+/// that vanish are tried on a local address, or with --i-own-this-server.
 ///
 /// Exit codes: 0 no failure, 1 failures (with --strict also warnings), 2 wrong usage, 3 the server
-/// could not be probed: it refuses, or polite clients have no answer. SIGINT, SIGTERM and SIGHUP end
-/// the probe with what it has found; the exit code is 130, 143 or 129.
+/// could not be probed (it refuses, or polite clients have no stable answer), or a COMMAND failed.
+/// SIGINT, SIGTERM and SIGHUP end the probe with what it has found; the exit code is 130, 143 or 129.
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "The report, the JSON and the use in CI are described in docs/probe.md.")]
+#[command(after_long_help = "\
+Examples:
+  finale probe '[::1]:7000' --send 'hello\\n' --expect-until '\\n' --case half-close,late-input
+  finale probe 127.0.0.1:8000 --preset http --pid 4711 --claim idle=5s,drain=10s
+  finale probe localhost:80 --preset http --junit out.xml
+
+docs/probe.md describes the report, how to mend a server, the JSON, and the use in CI.")]
 pub(crate) struct ProbeOptions {
     /// The server: a host name or an IP address and a port (an IPv6 address in brackets, as
     /// [::1]:7000)
     #[arg(value_name = "HOST:PORT", required_unless_present = "list")]
     pub(super) target: Option<String>,
-    /// The request that every polite client gets an answer to, as
-    /// 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'
+
+    /// The request, as 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'. The server must answer
+    /// it quickly, always in the same way
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
+    #[arg(help_heading = REQUESTS)]
     send: Option<Bytes>,
-    /// The same from a file, as it is
-    #[arg(long, value_name = "FILE", conflicts_with = "send")]
+    /// The request from a file, without escapes
+    #[arg(long, value_name = "FILE", conflicts_with = "send", help_heading = REQUESTS)]
     send_file: Option<PathBuf>,
-    /// A protocol: its request, and how an answer ends. What is given besides replaces that of the
-    /// preset
-    #[arg(long, value_enum)]
+    /// A protocol: its request, and how an answer ends. --send, --expect-until and --expect-bytes
+    /// replace those of the preset
+    #[arg(long, value_enum, help_heading = REQUESTS)]
     preset: Option<Preset>,
-    /// Sent before the request, as a login. Its answer is over after a silence of 50 ms
+    /// Sent before each request, such as a login. Its answer is over after a silence of 50 ms
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
+    #[arg(help_heading = REQUESTS)]
     preface: Option<Bytes>,
     /// The answer has this many bytes [default: by its length in HTTP, else until the server's FIN,
     /// else until a silence]
     #[arg(long, value_name = "N", value_parser = values::number::<u64>(1..=u64::MAX))]
-    #[arg(allow_hyphen_values = true, conflicts_with = "expect_until")]
+    #[arg(allow_hyphen_values = true, conflicts_with = "expect_until", help_heading = REQUESTS)]
     expect_bytes: Option<u64>,
-    /// The answer ends with this
+    /// The answer ends with these bytes
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
+    #[arg(help_heading = REQUESTS)]
     expect_until: Option<Bytes>,
-    /// A request whose answer takes a second or more
+    /// A request whose answer takes 2 s or more, for abandon-slow, half-close and the stops
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
+    #[arg(help_heading = REQUESTS)]
     slow_request: Option<Bytes>,
-    /// A request whose answer has 8 MiB or more: less fits into the kernels between the programs
+    /// A request whose answer has 8 MiB or more, for never-read, slow-reader and reset-mid-answer: a
+    /// smaller one fits into the buffers of the kernels
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
+    #[arg(help_heading = REQUESTS)]
     big_request: Option<Bytes>,
-    /// The head of a request whose body the server refuses before it has arrived, as an HTTP PUT of
-    /// 28 MB [default: made from a request of HTTP]
+    /// The head of a request that the server refuses before the body has arrived, for early-answer, as
+    /// an HTTP PUT of 28 MB [default: made from a request of HTTP]
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
+    #[arg(help_heading = REQUESTS)]
     upload: Option<Bytes>,
+
     /// The cases to run, separated by commas [default: all]
-    #[arg(long = "case", value_name = "ID", value_delimiter = ',', value_parser = case)]
+    #[arg(long = "case", value_name = "ID", value_delimiter = ',', value_parser = case, help_heading = CASES)]
     pub(super) cases: Vec<String>,
     /// Print what each case does, what it needs, and what it costs; no server is needed
-    #[arg(long)]
+    #[arg(long, help_heading = CASES)]
     pub(super) list: bool,
     /// How often to try a case where the moment matters
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = values::number::<u32>(1..=100_000))]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, help_heading = CASES)]
     runs: u32,
     /// How long to wait for an answer or an end
     #[arg(short = 't', long, value_name = "DUR", default_value = "10s", value_parser = values::time_limit)]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, help_heading = CASES)]
     timeout: Duration,
-    /// Deadlines that the server is said to have, as idle=30s,header=10s,drain=30s: `idle` between
-    /// two requests, `header` and `body` for the parts of a request, `send` while a client does not
-    /// read, `drain` from a stop to the last end, `restart` from a stop until clients are served
-    #[arg(long = "claim", value_name = "NAME=DUR", value_delimiter = ',', value_parser = claim)]
-    claims: Vec<(Claim, Duration)>,
-    /// Stop the server with this shell command. It may start it again
-    #[arg(long, value_name = "COMMAND")]
-    on_stop: Option<String>,
-    /// Stop the server by SIGTERM to this process
-    #[arg(long, value_name = "PID", value_parser = values::number::<i32>(1..=i32::MAX as u64))]
-    #[arg(allow_hyphen_values = true, conflicts_with = "on_stop")]
-    pid: Option<i32>,
-    /// Reload the server with this shell command
-    #[arg(long, value_name = "COMMAND")]
-    on_reload: Option<String>,
-    /// A shell command that succeeds if the work for an abandoned request continues
-    #[arg(long, value_name = "COMMAND")]
-    consequence: Option<String>,
-    /// What the server is known to do: not doing it is a failure, and not a policy
-    #[arg(long, value_enum, value_name = "WHAT")]
-    expect: Option<Expect>,
     /// Begin at most this many connections per second
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = values::number::<u32>(1..=100_000))]
-    #[arg(allow_hyphen_values = true)]
+    #[arg(allow_hyphen_values = true, help_heading = CASES)]
     rate: u32,
-    /// Try storms, churn and clients that vanish on an address that is not local, too
-    #[arg(long = "i-own-this-server")]
+    /// Try storms, churn and clients that vanish also on an address that is not local
+    #[arg(long = "i-own-this-server", help_heading = CASES)]
     owns_server: bool,
+
+    /// Deadlines that the server promises, as idle=30s,header=10s,drain=30s; breaking one is a
+    /// failure. `idle`: between two requests. `header`, `body`: until that part of a request is
+    /// complete. `send`: while a client does not read (with --big-request). `drain`: from a stop to the
+    /// last end. `restart`: from a stop until clients are served
+    #[arg(long = "claim", value_name = "NAME=DUR", value_delimiter = ',', value_parser = claim)]
+    #[arg(help_heading = SERVER)]
+    claims: Vec<(Claim, Duration)>,
+    /// What the server promises: not doing it is a failure, and not a policy
+    #[arg(long, value_enum, value_name = "WHAT", help_heading = SERVER)]
+    expect: Option<Expect>,
+    /// Stop the server with this command, for the cases stop-*. It may start it again
+    #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
+    on_stop: Option<String>,
+    /// Stop the server by SIGTERM to this process, for the cases stop-*. It is not started again
+    #[arg(long, value_name = "PID", value_parser = values::number::<i32>(1..=i32::MAX as u64))]
+    #[arg(allow_hyphen_values = true, conflicts_with = "on_stop", help_heading = SERVER)]
+    pid: Option<i32>,
+    /// Reload the server with this command, for the case reload
+    #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
+    on_reload: Option<String>,
+    /// A command that succeeds only while the server works on a slow request, for abandon-slow: does
+    /// the work end when its client is gone?
+    #[arg(long, value_name = "COMMAND", requires = "slow_request", help_heading = SERVER)]
+    consequence: Option<String>,
+
     /// Warnings are failures, too
-    #[arg(long)]
+    #[arg(long, help_heading = REPORT)]
     pub(super) strict: bool,
-    /// Print a ladder of the worst run of each case that did not pass
-    #[arg(long, conflicts_with = "json")]
+    /// Print a ladder of the worst run of each case that failed or warned
+    #[arg(long, conflicts_with = "json", help_heading = REPORT)]
     pub(super) trace: bool,
     /// Print one JSON object on stdout instead of the page
-    #[arg(long)]
+    #[arg(long, help_heading = REPORT)]
     pub(super) json: bool,
     /// Write a JUnit report to this file: a test case per case
-    #[arg(long, value_name = "FILE", conflicts_with = "list")]
+    #[arg(long, value_name = "FILE", conflicts_with = "list", help_heading = REPORT)]
     pub(super) junit: Option<PathBuf>,
     /// Show no progress bar
-    #[arg(short, long)]
+    #[arg(short, long, help_heading = REPORT)]
     pub(crate) quiet: bool,
 }
+
+/// The groups of options in the help.
+const REQUESTS: &str = "Requests";
+const CASES: &str = "Cases";
+const SERVER: &str = "What the server promises, and how it is stopped";
+const REPORT: &str = "Report";
 
 /// clap takes a `Vec` for an argument with several values.
 type Bytes = Box<[u8]>;
@@ -165,6 +194,16 @@ impl ProbeOptions {
     /// The target, if it is one. A name is not looked up.
     pub(super) fn target(&self) -> Result<&str, Error> {
         let text = self.target.as_deref().unwrap_or_default();
+        if let Some((scheme, rest)) = text.split_once("://") {
+            let host = rest.split('/').next().unwrap_or_default();
+            let port = match scheme {
+                _ if host.contains(':') => "",
+                "http" => ":80",
+                _ => ":PORT",
+            };
+            let tls = if scheme == "https" { ", of a server without TLS" } else { "" };
+            return Err(Error::usage(format!("'{text}' is a URL; write HOST:PORT, as {host}{port}{tls}")));
+        }
         match text.parse::<Target>() {
             Ok(Target::Unix(_)) => Err(Error::usage(format!("'{text}': only TCP can be probed; write HOST:PORT"))),
             Ok(_) => Ok(text),
@@ -182,6 +221,8 @@ impl ProbeOptions {
                 return Err(Error::usage("a request is missing: give --send, --send-file or --preset http"));
             }
         };
+        self.check_what_a_claim_needs()?;
+        self.check_pid()?;
         let mut options = Options::new(request);
         if let Some(preset) = preset {
             (options.framing, options.server_first) = (preset.framing, preset.server_first);
@@ -220,6 +261,26 @@ impl ProbeOptions {
             return Err(Error::usage("the request is empty; give bytes that the server answers"));
         }
         Ok(Some(request))
+    }
+
+    /// A claim that no case could check would seem to hold.
+    fn check_what_a_claim_needs(&self) -> Result<(), Error> {
+        let (stops, reads) = (self.on_stop.is_some() || self.pid.is_some(), self.big_request.is_some());
+        let lacks = self.claims.iter().find_map(|(claim, _)| match claim {
+            Claim::Drain | Claim::Restart if !stops => Some((claim, "a way to stop the server: --on-stop or --pid")),
+            Claim::Send if !reads => Some((claim, "a large answer: --big-request")),
+            _ => None,
+        });
+        lacks.map_or(Ok(()), |(claim, what)| {
+            Err(Error::usage(format!("--claim {} is checked only with {what}", values::name(*claim))))
+        })
+    }
+
+    /// A number that no process has would leave the cases of a stop out.
+    fn check_pid(&self) -> Result<(), Error> {
+        let Some(pid) = self.pid else { return Ok(()) };
+        let refused = Pid::from_raw(pid).map_or(Err(Errno::SRCH), test_kill_process);
+        refused.map_err(|error| Error::usage(format!("--pid {pid}: it can't be stopped: {error}")))
     }
 
     fn claims(&self) -> Result<Claims, Error> {

@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use anstyle::{AnsiColor, Style};
 use finale_probe::{Baseline, BystanderReport, CaseInfo, CaseReport, Path, Report, Verdict};
-use serde_json::Value;
 
 use crate::output::{BAD, GOOD, HEADING, count, printable};
-use crate::trace::{Ladder, Side};
+use crate::trace::{Ladder, Row, RowKind, Side};
 
 /// Longer lines are hard to read.
 const WIDEST: usize = 100;
+/// The rows of a long ladder that are printed, at its begin and at its end.
+const FIRST_ROWS: usize = 30;
+const LAST_ROWS: usize = 20;
 /// The names of rows.
 const NAME: usize = 12;
 
@@ -66,26 +68,23 @@ pub(super) fn list(cases: &[CaseInfo], width: usize) -> String {
 pub(super) fn ladder(case: &CaseReport) -> Option<Ladder> {
     let begun = case.ladder.first()?.at;
     let title = format!("{} {}: {}", case.verdict, case.id, case.summary);
-    Some(Ladder::of_records(Side::Client, &title, &case.ladder, begun))
+    let mut ladder = Ladder::of_records(Side::Client, &title, &case.ladder, begun);
+    shorten(&mut ladder.rows);
+    Some(ladder)
 }
 
-/// What was seen, a line per variant: `FIN 1 ms later: whole, then FIN (20)`.
+/// Replaces the middle of a long ladder: a big answer has thousands of reads.
+fn shorten(rows: &mut Vec<Row>) {
+    let Some(left_out) = rows.len().checked_sub(FIRST_ROWS + LAST_ROWS).filter(|count| *count > 1) else { return };
+    let at = rows[FIRST_ROWS].at_us;
+    let note = RowKind::Note { text: format!("... {left_out} rows are left out") };
+    let note = Row::new(Duration::from_micros(at), Side::Client, note);
+    rows.splice(FIRST_ROWS..FIRST_ROWS + left_out, [note]);
+}
+
+/// What was seen, a line per variant.
 pub(super) fn seen(case: &CaseReport) -> Vec<String> {
-    let text = |value: &Value| match value {
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
-    };
-    let line = |(variant, value): (&String, &Value)| {
-        let value = match value {
-            Value::Object(counts) => {
-                let counts: Vec<_> = counts.iter().map(|(what, times)| format!("{what} ({})", text(times))).collect();
-                counts.join("; ")
-            }
-            other => text(other),
-        };
-        printable(&format!("{variant}: {value}"))
-    };
-    case.seen.iter().map(line).collect()
+    case.seen_lines().iter().map(|line| printable(line)).collect()
 }
 
 /// What happened to the healthy clients, if that was bad.
@@ -110,7 +109,7 @@ fn details(case: &CaseReport, width: usize) -> String {
         row(&mut text, "bystander", &harm, width);
     }
     row(&mut text, "source", case.source, width);
-    row(&mut text, "cure", case.cure.unwrap_or_default(), width);
+    row(&mut text, "cure", case.cure.as_deref().unwrap_or_default(), width);
     text
 }
 

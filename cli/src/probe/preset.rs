@@ -13,9 +13,9 @@ pub(super) enum Preset {
     Memcached,
     /// NOOP, after the server's greeting
     Smtp,
-    /// A line that comes back
+    /// "finale probe\r\n", which comes back
     Echo,
-    /// A line that is answered by a line
+    /// "finale probe\r\n", which is answered by a line
     Line,
 }
 

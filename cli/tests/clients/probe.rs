@@ -58,6 +58,13 @@ fn has_ended(client: &TcpStream) -> bool {
     looked[0].revents() == PollFlags::RDHUP
 }
 
+/// Whether the client's reset comes within a second: one that leaves waits for half of that.
+fn is_reset(client: &TcpStream) -> bool {
+    let time = Timespec::try_from(Duration::from_secs(1)).expect("it is short");
+    let mut looked = [PollFd::new(client, PollFlags::empty())];
+    poll(&mut looked, Some(&time)).expect("it is open") > 0
+}
+
 /// One case, twice.
 fn probe(addr: &str, options: &[&str]) -> Outcome {
     let quickly = ["--preset", "line", "--case", "half-close", "--runs", "2"];
@@ -131,7 +138,7 @@ fn the_page_has_a_head_a_line_per_case_and_the_counts() {
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(0), ""), "{outcome:?}");
     let lines: Vec<&str> = outcome.stdout.lines().collect();
     assert_eq!(lines[1], format!("  target      {addr}"));
-    assert!(lines[2].starts_with("  path        packets arrive with TTL "), "{outcome:?}");
+    assert!(lines[2].starts_with("  path        ") && lines[2].contains("round trip "), "{outcome:?}");
     assert!(lines[3].starts_with("  baseline    6 bytes in ") && lines[3].ends_with(" ms: \"hello\""), "{outcome:?}");
     assert!(lines[4].starts_with("              the server finishes first, with a FIN "), "{outcome:?}");
     assert!(lines[6].starts_with("  pass half-close  whole, then FIN in "), "{outcome:?}");
@@ -143,7 +150,7 @@ fn a_lost_answer_is_a_failure_with_its_variants_its_cure_and_its_ladder() {
     let addr = server(ends_at_fin);
     let (outcome, xml) = junit("fail", &addr, &["--expect", "half-close", "--trace"]);
     assert_eq!((outcome.code, outcome.stderr.as_str()), (Some(1), ""), "{outcome:?}");
-    let summary = "14 of 14 runs: FIN with the request: no byte, then FIN";
+    let summary = "14 of 14 runs, the worst: FIN with the request: no byte, then FIN";
     for words in [
         &format!("\n  fail half-close  {summary}\n"),
         "\nhalf-close fail\n  done        sends the request and its FIN, and reads the answer\n",
@@ -174,7 +181,7 @@ fn a_warning_is_a_failure_only_if_that_is_strict() {
     let addr = server(ends_at_fin);
     let (outcome, xml) = junit("warn", &addr, &[]);
     assert_eq!(outcome.code, Some(0), "{outcome:?}");
-    let summary = "half-close is not supported: 14 of 14 runs: FIN with the request: no byte, then FIN";
+    let summary = "half-close is not supported: 14 of 14 runs, the worst: FIN with the request: no byte, then FIN";
     let unwrapped = outcome.stdout.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(unwrapped.contains(summary), "{outcome:?}");
     assert!(outcome.stdout.contains("\n1 warned; "), "{outcome:?}");
@@ -202,7 +209,59 @@ fn a_server_that_can_not_be_probed_is_exit_code_3_and_the_reason() {
     let silence = probe(&silent, &["--timeout", "100ms"]);
     silence.refused_with(3, "a polite client got no byte within 100ms; is it the right request?");
     let wrong = probe("nowhere.invalid:80", &[]);
-    wrong.refused_with(3, "nowhere.invalid:80 could not be probed: nowhere.invalid:80 is no target: ");
+    wrong.refused_with(3, "nowhere.invalid:80 could not be probed: no address was found for nowhere.invalid:80: ");
+}
+
+#[test]
+fn an_answer_that_does_not_end_as_expected_is_no_baseline() {
+    let addr = server(correct);
+    let kept = server(|mut client| while !read_line(&client).is_empty() && client.write_all(b"hello\n").is_ok() {});
+    let got = "a polite client got 6 bytes";
+    for (addr, option, value, reason) in [
+        (&addr, "--expect-until", "bye", "and then the server's end instead of the expected end \"bye\""),
+        (&addr, "--expect-bytes", "7", "and then the server's end instead of the rest of the 7 that are expected"),
+        (&addr, "--expect-bytes", "5", "more than the 5 that are expected"),
+        (&kept, "--expect-until", r"\x00", "and then silence for 100ms instead of the expected end \"\\x00\""),
+    ] {
+        let outcome = probe(addr, &[option, value, "--timeout", "100ms"]);
+        outcome.refused_with(3, &format!("{addr} could not be probed: {got}, {reason}"));
+    }
+    let ends = server(|client| drop(read_line(&client)));
+    probe(&ends, &[]).refused_with(3, "a polite client got no byte, and the server ended its connection; is it");
+    let lacks_a_line_end = probe(&kept, &["--send", "hello", "--timeout", "100ms"]);
+    lacks_a_line_end.refused_with(
+        3,
+        r"within 100ms, and 6 bytes after its FIN; is it the right request? It does not end with a line feed (\n).",
+    );
+}
+
+#[test]
+fn a_command_that_fails_is_no_result_but_exit_code_3_and_an_error() {
+    let addr = server(correct);
+    let reason = "the command failed (exit status: 7)";
+    let args = ["--case", "half-close,stop-idle", "--on-stop", "exit 7", "--timeout", "1s"];
+    let (outcome, xml) = junit("command", &addr, &args);
+    assert_eq!(outcome.code, Some(3), "{outcome:?}");
+    assert_eq!(outcome.stderr, format!("finale: stop-idle could not be tried: {reason}\n"));
+    assert!(outcome.stdout.contains(&format!("  skip stop-idle   {reason}\n")), "{outcome:?}");
+    assert!(xml.contains(&format!(r#"<error message="{reason}"/>"#)), "{xml}");
+    let failed = probe(&server(ends_at_fin), &[&["--expect", "half-close"], &args[..]].concat());
+    assert_eq!((failed.code, failed.stderr.as_str()), (Some(1), ""), "{failed:?}");
+}
+
+#[test]
+fn a_healthy_client_waits_for_the_answer_to_the_preface_before_its_request() {
+    let addr = server(|mut client| {
+        let mut lines = BufReader::new(client.try_clone().expect("descriptors are free")).lines();
+        while let Some(Ok(_)) = lines.next() {
+            let _ = client.write_all(b"hello\n");
+        }
+    });
+    let outcome = probe(&addr, &["--preface", r"login\n", "--json"]);
+    let report = json(&outcome);
+    let bystander = &report["cases"][0]["bystander"];
+    assert_eq!((outcome.code, &bystander["failed"], &bystander["harm"]), (Some(0), &0.into(), &Value::Null));
+    assert!(bystander["served"].as_u64() > Some(0), "{bystander}");
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
 
 #[test]
 fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened() {
-    let mistakes: [(&[&str], &str); 14] = [
+    let mistakes: [(&[&str], &str); 19] = [
         (&["probe"], "missing argument: <HOST:PORT>; see finale probe --help"),
         (&["probe", "a:1"], "a request is missing: give --send, --send-file or --preset http; see finale probe --help"),
         (&["probe", "a", "--preset", "http"], "'a': not an address: it has no port"),
@@ -95,7 +95,7 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
         (&["probe", "a:1", "--send-file", "/nowhere/x"], "--send-file /nowhere/x: can't read it: No such file"),
         (&["probe", "a:1", "--preset", "ftp"], "possible values: http, redis, memcached, smtp, echo, line"),
         (&["probe", "a:1", "--case", "half"], "there is no such case; `finale probe --list` prints all"),
-        (&["probe", "a:1", "--claim", "idle"], "write idle=DUR, header=DUR or drain=DUR, separated by commas"),
+        (&["probe", "a:1", "--claim", "idle"], "write NAME=DUR, separated by commas; NAME is idle, header,"),
         (
             &["probe", "a:1", "--preset", "http", "--claim", "idle=1s,idle=2s"],
             "--claim idle is given more than once; see finale probe",
@@ -105,6 +105,20 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
             "can't be used with '--expect-until <BYTES>'",
         ),
         (&["probe", "a:1", "--on-stop", "x", "--pid", "1"], "can't be used with"),
+        (&["probe", "http://a:1/b", "--preset", "http"], "'http://a:1/b' is a URL; write HOST:PORT, as a:1; see"),
+        (
+            &["probe", "https://a/b", "--preset", "http"],
+            "is a URL; write HOST:PORT, as a:PORT, of a server without TLS; see",
+        ),
+        (
+            &["probe", "a:1", "--preset", "http", "--pid", "2147483647"],
+            "--pid 2147483647: it can't be stopped: No such",
+        ),
+        (
+            &["probe", "a:1", "--preset", "http", "--claim", "idle=1s,drain=1s"],
+            "--claim drain is checked only with a way to stop the server: --on-stop or --pid; see",
+        ),
+        (&["probe", "a:1", "--preset", "http", "--consequence", "x"], "missing argument: --slow-request <BYTES>"),
         (
             &["probe", "a:1", "--preset", "http", "--junit", "/nowhere/x"],
             "--junit /nowhere/x: can't write it: No such file or directory (os error 2); see finale probe",

@@ -57,6 +57,7 @@ fn abandon_slow(session: &mut Session) -> Result<Finding, Broken> {
     for way in ways {
         match abandon(session, way, takes)? {
             Left::Skipped(reason) => return Ok(Finding::skip(reason)),
+            Left::Failed(reason) => return Ok(Finding::option_failed(reason)),
             Left::Judged { client, verdict, what, is_down } => {
                 facts.push(format!("{}: {what}", way.name()));
                 tally.add(session, way.name(), client, verdict, &what);
@@ -84,20 +85,34 @@ fn ask(session: &mut Session) -> Result<Client, Broken> {
 
 enum Left {
     Skipped(String),
-    Judged { client: Client, verdict: Verdict, what: String, is_down: bool },
+    /// The command of the consequence is wrong.
+    Failed(String),
+    Judged {
+        client: Client,
+        verdict: Verdict,
+        what: String,
+        is_down: bool,
+    },
 }
 
 fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, Broken> {
     if !is_idle(session, takes)? {
-        return Ok(Left::Skipped("the command of the consequence succeeds although nothing works".to_owned()));
+        return Ok(Left::Failed("the command of --consequence succeeded with no slow request under way; it must succeed only while the server \
+             works on one".to_owned()));
     }
     let client = ask(session)?;
     session.wait(LEAVES_AFTER.min(takes / 4))?;
     if session.has_answer(client) || session.seen(client).has_ended() {
-        return Ok(Left::Skipped("the slow request was answered before the client could leave".to_owned()));
+        return Ok(Left::Skipped(format!(
+            "the slow request was answered within {} ms; give one that takes 2 s or more (--slow-request)",
+            takes.as_millis()
+        )));
     }
     if goes_on(session)? == Some(false) {
-        return Ok(Left::Skipped("the command of the consequence fails while the server works".to_owned()));
+        return Ok(Left::Failed(
+            "the command of --consequence failed while the server worked on a slow request; it must succeed then"
+                .to_owned(),
+        ));
     }
     match way {
         Leave::Fin => session.finish(client),

@@ -350,6 +350,7 @@ impl Sheet {
             seen: self.seen,
             ladder: worst.ladder,
             cure: None,
+            option_failed: false,
         }
     }
 }

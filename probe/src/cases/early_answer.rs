@@ -49,7 +49,7 @@ const WITHOUT_ACKS: usize = 64 * 1024;
 
 fn early_answer(session: &mut Session) -> Result<Finding, Broken> {
     let Some(upload) = Upload::of(session) else {
-        return Ok(Finding::skip("needs the head of an upload that is refused early (Options::upload)"));
+        return Ok(Finding::skip("needs the head of an upload that is refused early (--upload)"));
     };
     let mut tally = Tally::default();
     let head = upload.head(ANNOUNCED);

@@ -10,7 +10,7 @@ use super::deadline::{Claim, Sheet, Waiting, ask, millis, open_silent, wait_for_
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
-use crate::answer::Framing;
+use crate::answer::{End, Framing};
 use crate::client::{Client, Stage};
 use crate::held::Held;
 use crate::report::Verdict;
@@ -138,7 +138,9 @@ fn never_read(session: &mut Session) -> Result<Finding, Broken> {
     let whole = session.seen(polite).answer.bytes;
     session.leave_all(&[polite])?;
     if whole < LEAST {
-        let reason = format!("the large answer has {whole} bytes, and kernels take up to {LEAST} without a reader");
+        let end = if session.seen(polite).end() == End::Reset { ", and ends with a reset" } else { "" };
+        let needed = format!("kernels take up to {LEAST} without a reader; give a larger one (--big-request)");
+        let reason = format!("the large answer has {whole} bytes{end}, and {needed}");
         return Ok(Finding::skip(reason));
     }
     let claim = Claim::of(session.options.claims.send);

@@ -110,18 +110,27 @@ pub(crate) struct Finding {
     pub(crate) ladder: Vec<Record>,
     /// Another sentence of cure than the case's.
     pub(crate) cure: Option<&'static str>,
+    /// A command or a process that an option names did not do its part.
+    pub(crate) option_failed: bool,
 }
 
 impl Finding {
     /// A finding of one line.
     pub(crate) fn of(verdict: Verdict, summary: impl Into<String>) -> Self {
         let wrong = u32::from(verdict >= Verdict::Warn);
-        Self { verdict, runs: 1, wrong, summary: summary.into(), seen: BTreeMap::new(), ladder: Vec::new(), cure: None }
+        let (seen, ladder, summary) = (BTreeMap::new(), Vec::new(), summary.into());
+        Self { verdict, runs: 1, wrong, summary, seen, ladder, cure: None, option_failed: false }
     }
 
     /// The case could not be tried.
     pub(crate) fn skip(reason: impl Into<String>) -> Self {
         Self { runs: 0, ..Self::of(Verdict::Skip, reason) }
+    }
+
+    /// The case could not be tried, since a command or a process that an option names did not do its
+    /// part.
+    pub(crate) fn option_failed(reason: impl Into<String>) -> Self {
+        Self { option_failed: true, ..Self::skip(reason) }
     }
 
     /// Adds what was seen.

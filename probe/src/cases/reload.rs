@@ -26,7 +26,7 @@ fn reload(session: &mut Session) -> Result<Finding, Broken> {
     lanes.retain(|lane| lane.role == Role::Racing);
     let control = match Control::shell(&command) {
         Ok(control) => control,
-        Err(reason) => return Ok(Finding::skip(reason)),
+        Err(reason) => return Ok(Finding::option_failed(reason)),
     };
     let clients: Vec<_> = lanes.iter().map(|lane| lane.client).collect();
     let mut watch = Watch::new(session, control, lanes, Vec::new());
@@ -36,8 +36,8 @@ fn reload(session: &mut Session) -> Result<Finding, Broken> {
     session.leave_all(&clients)?;
     let took = match &watch.done {
         Some((took, Step::Done)) => *took,
-        Some((_, Step::Failed(reason))) => return Ok(Finding::skip(reason.clone())),
-        _ => return Ok(Finding::skip(format!("the command was not over within {limit:?}, and was killed"))),
+        Some((_, Step::Failed(reason))) => return Ok(Finding::option_failed(reason.clone())),
+        _ => return Ok(Finding::option_failed(format!("the command was not over within {limit:?}, and was killed"))),
     };
     let watched = watch.watched(session);
     let lost = watched.iter().filter(|it| it.role == Role::Racing && it.fate.is_lost()).count();

@@ -20,6 +20,9 @@ pub(super) const CASES: &[Case] = &[Case {
     run: slow_reader,
 }];
 
+/// The cure of a server that resets before its answer has arrived.
+const RESETS: &str = "End with a FIN: no SO_LINGER of 0, and no close while input is unread; the reset destroys what \
+                      the kernel has not yet sent.";
 /// SO_RCVBUF of a client with a small window.
 const SMALL: usize = 4096;
 const PAUSE: Duration = Duration::from_secs(1);
@@ -39,6 +42,18 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     }
     let is_big = owed.bytes() >= BIG;
     let outcome = owed.outcome(&seen);
+    if outcome.is_at_risk() {
+        // Where the answer does not show its end, only another length shows that a reset has cut it.
+        let (_, client, again) = Owed::measure(session, &request)?;
+        let (one, other) = (owed.bytes(), again.answer.bytes);
+        if again.end() == End::Reset && one.abs_diff(other) > one.max(other) / 50 {
+            let what = format!("cut at {one} bytes, and at {other} bytes of the same answer, then reset");
+            tally.add(session, "reads at once, twice", client, Verdict::Fail, what);
+            let mut finding = tally.finding();
+            finding.cure = Some(RESETS);
+            return Ok(finding);
+        }
+    }
     tally.add(session, "reads at once", polite, grade(&outcome), &outcome);
     let small = Open { window: Some(SMALL), paused: true, ..Open::default() };
     let paused = Open { paused: true, ..Open::default() };

@@ -135,7 +135,7 @@ fn queued(session: &mut Session) -> Result<Finding, Broken> {
 fn restart(session: &mut Session) -> Result<Finding, Broken> {
     let stopped = session.stopped()?;
     if let Some(reason) = &stopped.failed {
-        return Ok(Finding::skip(reason.clone()));
+        return Ok(Finding::option_failed(reason.clone()));
     }
     let claim = session.options.claims.restart;
     let finding = match (stopped.served_again, claim) {
@@ -163,7 +163,7 @@ fn restart(session: &mut Session) -> Result<Finding, Broken> {
 /// Judges the clients of one role. The worst of them gives the verdict, the summary and the ladder.
 fn judge(session: &Session, stopped: &Stopped, role: Role, verdict_of: impl Fn(&Watched) -> Verdict) -> Finding {
     if let Some(reason) = &stopped.failed {
-        return Finding::skip(reason.clone());
+        return Finding::option_failed(reason.clone());
     }
     let watched: Vec<&Watched> = stopped.watched.iter().filter(|it| it.role == role).collect();
     let Some(first) = watched.first() else { return Finding::skip("no such connection was open at the stop") };

@@ -78,7 +78,7 @@ impl Tally {
         let Some(worst) = self.worst else { return Finding::skip("nothing was tried") };
         let summary = match self.wrong {
             0 => format!("{} in {} runs", worst.what, self.runs),
-            wrong => format!("{wrong} of {} runs: {}: {}", self.runs, worst.variant, worst.what),
+            wrong => format!("{wrong} of {} runs, the worst: {}: {}", self.runs, worst.variant, worst.what),
         };
         let seen = self.seen.into_iter().map(|(variant, counts)| (variant, Value::from_iter(counts)));
         Finding {
@@ -89,6 +89,7 @@ impl Tally {
             seen: seen.collect(),
             ladder: worst.ladder,
             cure: None,
+            option_failed: false,
         }
     }
 }
