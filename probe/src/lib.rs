@@ -42,7 +42,7 @@
 //! std::thread::spawn(move || {
 //!     for stream in listener.incoming().flatten() {
 //!         if flag.load(Ordering::Acquire) {
-//!             return; // The listener is closed; the connections go on.
+//!             return; // The listener is closed; the connections continue.
 //!         }
 //!         std::thread::spawn(move || serve(stream));
 //!     }

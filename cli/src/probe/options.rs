@@ -27,7 +27,7 @@ use crate::values;
 /// with.
 ///
 /// BYTES are text with \r, \n, \t, \0, \\ and \xHH. COMMAND is run by sh -c. Storms, churn and clients
-/// that vanish are tried on a local address, or with --i-own-this-server.
+/// that vanish are tried only on a local address, unless you give --i-own-this-server.
 ///
 /// Exit codes: 0 no failure, 1 failures (with --strict also warnings), 2 wrong usage, 3 the server
 /// could not be probed (it refuses, or polite clients have no stable answer), or a COMMAND failed.

@@ -58,13 +58,6 @@ fn has_ended(client: &TcpStream) -> bool {
     looked[0].revents() == PollFlags::RDHUP
 }
 
-/// Whether the client's reset comes within a second: one that leaves waits for half of that.
-fn is_reset(client: &TcpStream) -> bool {
-    let time = Timespec::try_from(Duration::from_secs(1)).expect("it is short");
-    let mut looked = [PollFd::new(client, PollFlags::empty())];
-    poll(&mut looked, Some(&time)).expect("it is open") > 0
-}
-
 /// One case, twice.
 fn probe(addr: &str, options: &[&str]) -> Outcome {
     let quickly = ["--preset", "line", "--case", "half-close", "--runs", "2"];

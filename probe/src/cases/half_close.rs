@@ -58,20 +58,18 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     let request = session.options.request.clone();
     let (half, runs) = (request.len() / 2, session.options.runs);
     let halfway = (usual >= LONG).then_some((HALFWAY, Some(usual / 2)));
+    let mut variants = Vec::new();
     for (variant, gap) in GAPS.into_iter().chain(halfway) {
+        variants.push((variant, vec![&request[..]], gap));
+    }
+    variants.push(("request in two segments, FIN with the second", vec![&request[..half], &request[half..]], None));
+    for (variant, pieces, gap) in variants {
         for _ in 0..runs_of(runs, usual) {
-            let client = send_and_finish(session, &[&request], gap, None)?;
+            let client = send_and_finish(session, &pieces, gap, None)?;
             add(session, variant, client, gap, &session.outcome(client));
             if is_last(session, client) {
                 break;
             }
-        }
-    }
-    for _ in 0..runs_of(runs, usual) {
-        let client = send_and_finish(session, &[&request[..half], &request[half..]], None, None)?;
-        add(session, "request in two segments, FIN with the second", client, None, &session.outcome(client));
-        if is_last(session, client) {
-            break;
         }
     }
     if let Some(slow) = session.options.slow_request.clone() {
