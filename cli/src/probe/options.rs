@@ -27,7 +27,7 @@ use crate::values;
 /// with.
 ///
 /// BYTES are text with \r, \n, \t, \0, \\ and \xHH. COMMAND is run by sh -c. Storms, churn and clients
-/// that vanish are tried only on a local address, unless you give --i-own-this-server.
+/// that vanish are tried only on a local address, unless the server is yours: see the option for that.
 ///
 /// Exit codes: 0 no failure, 1 failures (with --strict also warnings), 2 wrong usage, 3 the server
 /// could not be probed (it refuses, or polite clients have no stable answer), or a COMMAND failed.
@@ -54,8 +54,8 @@ pub(crate) struct ProbeOptions {
     /// The request from a file, without escapes
     #[arg(long, value_name = "FILE", conflicts_with = "send", help_heading = REQUESTS)]
     send_file: Option<PathBuf>,
-    /// A protocol: its request, and how an answer ends. --send, --expect-until and --expect-bytes
-    /// replace those of the preset
+    /// A protocol: its request, and how an answer ends. What the other options of a request say
+    /// replaces what the preset says
     #[arg(long, value_enum, help_heading = REQUESTS)]
     preset: Option<Preset>,
     /// Sent before each request, such as a login. Its answer is over after a silence of 50 ms

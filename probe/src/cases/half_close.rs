@@ -78,10 +78,7 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
         for _ in 0..if is_answered { SLOW_RUNS.min(runs) } else { 0 } {
             let client = send_and_finish(session, &[&slow], None, Some(&owed))?;
             let mut outcome = owed.outcome(session.seen(client));
-            let answer = &session.seen(client).answer;
-            if answer.bytes > 0 && answer.status() != seen.answer.status() {
-                outcome.got = Got::Other { status: answer.first_line() };
-            }
+            outcome.got = other(session.seen(client), &seen).unwrap_or(outcome.got);
             add(session, "slow request, FIN with it", client, None, &outcome);
             session.forget(client);
         }
@@ -99,6 +96,12 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     }
     let fact = half_request(session, &request[..half])?;
     Ok(finding.with("FIN after half of the request", fact))
+}
+
+/// An answer with another status than a polite client's.
+fn other(seen: &Seen, polite: &Seen) -> Option<Got> {
+    let is_other = seen.answer.bytes > 0 && seen.answer.status() != polite.answer.status();
+    is_other.then(|| Got::Other { status: seen.answer.first_line() })
 }
 
 /// Whether the FIN left so much later than it should, since this machine is busy, that the answer
