@@ -132,7 +132,7 @@ impl Baseline {
     }
 
     /// Serves a polite client of the slow request, and a healthy one meanwhile: what others must wait
-    /// for, whoever leaves.
+    /// for, even if no client leaves.
     pub(crate) fn measure_slow(&mut self, session: &mut Session) -> Result<(), Broken> {
         let Some(slow) = session.options.slow_request.clone() else { return Ok(()) };
         let client = session.open(&Open::default())?;
@@ -204,8 +204,9 @@ fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
     Some(format!("{what}{after}; is it the right request?{end}"))
 }
 
-/// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without its
-/// end, each wait for an answer would take the whole timeout, and healthy clients would seem harmed.
+/// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without
+/// its end, each wait for an answer would take the whole timeout, and healthy clients would seem
+/// harmed.
 fn not_as_expected(session: &Session, seen: &Seen) -> Option<String> {
     let framing = &session.options.framing;
     let bytes = seen.answer.bytes;

@@ -95,7 +95,7 @@ const LEAVE: Duration = Duration::from_millis(500);
 pub(crate) const STALLED: Duration = Duration::from_millis(30);
 /// How often a healthy client is tried again that was kept from sending.
 const TRIES: u32 = 5;
-/// So many rejected one after the other are no accident.
+/// This many rejected one after the other are no accident.
 const PENALTY: u32 = 3;
 
 impl Bystander {
@@ -110,7 +110,7 @@ impl Bystander {
         session.bystander.on = false;
     }
 
-    /// Lets the present one go on: in the loop of each wait. It must not wait itself.
+    /// Lets the present one continue: in the loop of each wait. It must not wait itself.
     pub(crate) fn advance(session: &mut Session) -> Result<(), Broken> {
         let now = session.now();
         Self::see_off(session, now);

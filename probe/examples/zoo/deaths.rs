@@ -228,7 +228,7 @@ fn serves(mut client: TcpStream) -> io::Result<()> {
     if client.read_timeout()?.is_some_and(|limit| limit < AGAIN) {
         client.set_read_timeout(Some(AGAIN))?;
     }
-    // A client that goes on must not hold others up for longer.
+    // A client that continues must not hold others up for longer.
     let until = client.read_timeout()?.map(|_| Instant::now() + Duration::from_secs(1));
     while client.read(&mut [0; 4096])? > 0 && until.is_none_or(|until| Instant::now() < until) {}
     Ok(())

@@ -132,7 +132,7 @@ fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, B
     Ok(Left::Judged { client, verdict, what, is_down: after.served.is_none() })
 }
 
-/// Waits until no work goes on, such as that of the client before.
+/// Waits until no work is under way, such as that of the client before.
 fn is_idle(session: &mut Session, takes: Duration) -> Result<bool, Broken> {
     let begun = session.now();
     let limit = takes + session.options.timeout;

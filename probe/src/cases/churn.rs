@@ -19,7 +19,7 @@ pub(super) const CASES: &[Case] = &[Case {
 }];
 
 /// Servers of few places have 5, 10, 32, 64 or 128; a process has 1024 descriptors by default. The next
-/// client is served after one more.
+/// client is served after another.
 const MARKS: [usize; 6] = [6, 11, 33, 65, 129, 1025];
 /// More than a browser and a crawler open in a minute is only for servers that may be hurt.
 const POLITE: usize = 33;

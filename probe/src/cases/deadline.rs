@@ -2,7 +2,7 @@
 //! server is said to do.
 //!
 //! Invariant: too early is judged by the longest time that the server can have counted, and too late
-//! by the shortest. So a busy machine accuses nobody of an early end.
+//! by the shortest. So no server is accused of an early end by a busy machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -87,7 +87,7 @@ pub(super) struct End {
 
 /// An end that comes sooner is an answer to what was sent, and no deadline.
 pub(super) const AT_ONCE: Duration = Duration::from_millis(250);
-/// How long an answer to one more byte is awaited.
+/// How long an answer to another byte is awaited.
 const POKE: Duration = Duration::from_millis(500);
 /// The part of a claim that must have passed.
 const EARLY_PERCENT: u32 = 90;

@@ -38,7 +38,7 @@ const POLITE: usize = 10_000_000;
 const CAREFUL: Duration = Duration::from_millis(800);
 /// The body follows the head in a later segment.
 const SOON: Duration = Duration::from_millis(5);
-/// A slow upload: 10 KB per second, for longer than many servers go on reading.
+/// A slow upload: 10 KB per second, for longer than many servers continue to read.
 const SLOW_BYTES: usize = 30 * 1024;
 const SLOW_PIECE: usize = 1024;
 const SLOW_GAP: Duration = Duration::from_millis(100);
@@ -184,7 +184,7 @@ fn refused(
     Ok(())
 }
 
-/// A slow upload that goes on after the answer: how long the server reads on is a fact.
+/// A slow upload that continues after the answer: how long the server reads on is a fact.
 fn slowly(session: &mut Session, tally: &mut Tally, owed: Owed, head: &[u8]) -> Result<(), Broken> {
     let client = session.open(&Open::default())?;
     session.send(client, head);

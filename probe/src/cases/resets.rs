@@ -129,7 +129,7 @@ fn half(request: &[u8]) -> &[u8] {
     &request[..request.len() / 2]
 }
 
-/// Resets the client, and serves a healthy one. Returns whether to go on.
+/// Resets the client, and serves a healthy one. Returns whether to continue.
 fn dies(session: &mut Session, tally: &mut Tally, variant: &str, client: Client) -> Result<bool, Broken> {
     if session.seen(client).connected.is_none() {
         tally.add(session, variant, client, Verdict::Fail, "not connected");
