@@ -203,8 +203,9 @@ fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
     Some(format!("{what}{after}; is it the right request?{end}"))
 }
 
-/// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without its
-/// end, each wait for an answer would take the whole timeout, and healthy clients would seem harmed.
+/// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without
+/// its end, each wait for an answer would take the whole timeout, and healthy clients would seem
+/// harmed.
 fn not_as_expected(session: &Session, seen: &Seen) -> Option<String> {
     let framing = &session.options.framing;
     let bytes = seen.answer.bytes;

@@ -63,9 +63,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Each case needs some seconds: choose with [`Options::cases`], and shorten the wait for an answer or
-//! a deadline with [`Options::timeout`]. Tests that probe at the same time disturb each other, since
-//! the cases measure times.
+//! Each case needs some seconds: choose with [`Options::cases`], and shorten the wait for an answer
+//! or a deadline with [`Options::timeout`]. Tests that probe at the same time disturb each other,
+//! since the cases measure times.
 
 mod answer;
 mod answers;

@@ -189,8 +189,8 @@ impl CaseReport {
     }
 }
 
-/// The verdict and the summary; of a failure or a warning also what was seen, and the cure. What the
-/// server has sent is printed as it is.
+/// The verdict and the summary; of a failure or a warning also what was seen, and the cure. What
+/// the server has sent is printed as it is.
 impl fmt::Display for CaseReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}: {}", self.verdict, self.id, self.summary)?;

@@ -18,20 +18,22 @@ use crate::values;
 /// Test how a server ends its connections: half-closes, resets, timeouts, stops
 ///
 /// The server may be written in any language, and must be running. Polite clients are served first:
-/// they show how long the answer is, and which side finishes first. Then each case (see --list) plays
-/// clients that end in another way, and compares. All cases take about two minutes; with --timeout 2s,
-/// one minute. A healthy client is served during each case, and harm to it is a failure.
+/// they show how long the answer is, and which side finishes first. Then each case (see --list)
+/// plays clients that end in another way, and compares. All cases take about two minutes; with
+/// --timeout 2s, one minute. A healthy client is served during each case, and harm to it is a
+/// failure.
 ///
 /// A case fails if data was lost, a connection was held for ever, others were harmed, or a --claim
-/// was broken. A warning is about what is at risk, unusual, or a policy that some clients can't live
-/// with.
+/// was broken. A warning is about what is at risk, unusual, or a policy that some clients can't
+/// live with.
 ///
 /// BYTES are text with \r, \n, \t, \0, \\ and \xHH. COMMAND is run by sh -c. Storms, churn and clients
 /// that vanish are tried only on a local address, unless the server is yours: see the option for that.
 ///
 /// Exit codes: 0 no failure, 1 failures (with --strict also warnings), 2 wrong usage, 3 the server
 /// could not be probed (it refuses, or polite clients have no stable answer), or a COMMAND failed.
-/// SIGINT, SIGTERM and SIGHUP end the probe with what it has found; the exit code is 130, 143 or 129.
+/// SIGINT, SIGTERM and SIGHUP end the probe with what it has found; the exit code is 130, 143 or
+/// 129.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = "\
 Examples:
@@ -46,8 +48,8 @@ pub(crate) struct ProbeOptions {
     #[arg(value_name = "HOST:PORT", required_unless_present = "list")]
     pub(super) target: Option<String>,
 
-    /// The request, as 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'. The server must answer
-    /// it quickly, always in the same way
+    /// The request, as 'GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n'. The server must
+    /// answer it quickly, always in the same way
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     #[arg(help_heading = REQUESTS)]
     send: Option<Bytes>,
@@ -75,13 +77,13 @@ pub(crate) struct ProbeOptions {
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     #[arg(help_heading = REQUESTS)]
     slow_request: Option<Bytes>,
-    /// A request whose answer has 8 MiB or more, for never-read, slow-reader and reset-mid-answer: a
-    /// smaller one fits into the buffers of the kernels
+    /// A request whose answer has 8 MiB or more, for never-read, slow-reader and reset-mid-answer:
+    /// a smaller one fits into the buffers of the kernels
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     #[arg(help_heading = REQUESTS)]
     big_request: Option<Bytes>,
-    /// The head of a request that the server refuses before the body has arrived, for early-answer, as
-    /// an HTTP PUT of 28 MB [default: made from a request of HTTP]
+    /// The head of a request that the server refuses before the body has arrived, for early-answer,
+    /// as an HTTP PUT of 28 MB [default: made from a request of HTTP]
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     #[arg(help_heading = REQUESTS)]
     upload: Option<Bytes>,
@@ -104,14 +106,14 @@ pub(crate) struct ProbeOptions {
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = values::number::<u32>(1..=100_000))]
     #[arg(allow_hyphen_values = true, help_heading = CASES)]
     rate: u32,
-    /// Try storms, churn and clients that vanish also on an address that is not local
+    /// Try storms and clients that vanish, and more churn, also on an address that is not local
     #[arg(long = "i-own-this-server", help_heading = CASES)]
     owns_server: bool,
 
     /// Deadlines that the server promises, as idle=30s,header=10s,drain=30s; breaking one is a
     /// failure. `idle`: between two requests. `header`, `body`: until that part of a request is
-    /// complete. `send`: while a client does not read (with --big-request). `drain`: from a stop to the
-    /// last end. `restart`: from a stop until clients are served
+    /// complete. `send`: while a client does not read (with --big-request). `drain`: from a stop to
+    /// the last end. `restart`: from a stop until clients are served
     #[arg(long = "claim", value_name = "NAME=DUR", value_delimiter = ',', value_parser = claim)]
     #[arg(help_heading = SERVER)]
     claims: Vec<(Claim, Duration)>,
@@ -128,8 +130,8 @@ pub(crate) struct ProbeOptions {
     /// Reload the server with this command, for the case reload
     #[arg(long, value_name = "COMMAND", help_heading = SERVER)]
     on_reload: Option<String>,
-    /// A command that succeeds only while the server works on a slow request, for abandon-slow: does
-    /// the work end when its client is gone?
+    /// A command that succeeds only while the server works on a slow request, for abandon-slow:
+    /// does the work end when its client is gone?
     #[arg(long, value_name = "COMMAND", requires = "slow_request", help_heading = SERVER)]
     consequence: Option<String>,
 

@@ -246,8 +246,9 @@ fn a_command_that_fails_is_no_result_but_exit_code_3_and_an_error() {
 fn a_healthy_client_waits_for_the_answer_to_the_preface_before_its_request() {
     let addr = server(|mut client| {
         let mut lines = BufReader::new(client.try_clone().expect("descriptors are free")).lines();
-        while let Some(Ok(_)) = lines.next() {
-            let _ = client.write_all(b"hello\n");
+        while let Some(Ok(line)) = lines.next() {
+            let answer: &[u8] = if line == "login" { b"ok\n" } else { b"hello\n" };
+            let _ = client.write_all(answer);
         }
     });
     let outcome = probe(&addr, &["--preface", r"login\n", "--json"]);

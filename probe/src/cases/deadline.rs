@@ -2,7 +2,7 @@
 //! server is said to do.
 //!
 //! Invariant: too early is judged by the longest time that the server can have counted, and too late
-//! by the shortest. So a busy machine makes no end look early.
+//! by the shortest. So no server is accused of an early end by a busy machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -1,5 +1,5 @@
-//! `farewell-while-talking`: the server ends by its own decision, while the client continues to send.
-//! Its last message must arrive.
+//! `farewell-while-talking`: the server ends by its own decision, while the client continues to
+//! send. Its last message must arrive.
 
 use std::time::Duration;
 

@@ -29,6 +29,8 @@ const GAPS: [(&str, Option<Duration>); 5] = [
     ("FIN 1 ms later", Some(Duration::from_millis(1))),
     ("FIN 5 ms later", Some(Duration::from_millis(5))),
 ];
+/// An [`Outcome`] in words: the answer is at risk.
+const WHOLE_RESET: &str = "whole, then reset";
 /// The cure where each answer is whole, and a reset follows it.
 const RESETS: &str = "End with a FIN: no SO_LINGER of 0, and no close while input is unread; otherwise the reset can \
                       destroy the end of the answer.";
@@ -40,7 +42,7 @@ const SLOW_RUNS: u32 = 3;
 
 fn half_close(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
-    let (mut unanswered, mut late, mut is_cut) = (0, 0, false);
+    let (mut unanswered, mut late) = (0, 0);
     let mut add = |session: &Session, variant: &str, client: Client, gap: Option<Duration>, outcome: &Outcome| {
         let verdict = match outcome.got {
             // Such as 500, where others get 200.
@@ -48,7 +50,6 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
             Got::Whole | Got::Cut { .. } | Got::Nothing => grade(outcome),
         };
         unanswered += u32::from(outcome.got == Got::Nothing && outcome.end != End::Refused);
-        is_cut |= !matches!(outcome.got, Got::Whole);
         // Half of the usual time can be more than this answer has taken.
         let may_precede = variant == HALFWAY || was_late(session, client, gap);
         late += u32::from(outcome.got == Got::Whole && may_precede);
@@ -83,12 +84,10 @@ fn half_close(session: &mut Session) -> Result<Finding, Broken> {
             session.forget(client);
         }
     }
-    let is_reset_only = tally.wrong() > 0 && unanswered == 0 && !is_cut;
+    let is_reset_only = tally.wrong() > 0 && tally.wrong() == tally.count(WHOLE_RESET);
     let is_policy = unanswered > 0 && unanswered == tally.wrong() && unanswered + late == tally.runs();
     let mut finding = tally.finding();
-    if is_reset_only {
-        finding.cure = Some(RESETS);
-    }
+    finding.cure = is_reset_only.then_some(RESETS);
     if is_policy && !session.options.expect_half_close {
         // It never answers: that can be the stated policy of a server, as it is of some proxies.
         finding.verdict = Verdict::Warn;

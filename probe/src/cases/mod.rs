@@ -127,8 +127,8 @@ impl Finding {
         Self { runs: 0, ..Self::of(Verdict::Skip, reason) }
     }
 
-    /// The case could not be tried, since a command or a process that an option names did not do its
-    /// part.
+    /// The case could not be tried, since a command or a process that an option names did not do
+    /// its part.
     pub(crate) fn option_failed(reason: impl Into<String>) -> Self {
         Self { option_failed: true, ..Self::skip(reason) }
     }

@@ -43,7 +43,8 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     let is_big = owed.bytes() >= BIG;
     let outcome = owed.outcome(&seen);
     if outcome.is_at_risk() {
-        // Where the answer does not show its end, only another length shows that a reset has cut it.
+        // Where the answer does not show its end, only another length shows that a reset has cut
+        // it.
         let (_, client, again) = Owed::measure(session, &request)?;
         let (one, other) = (owed.bytes(), again.answer.bytes);
         if again.end() == End::Reset && one.abs_diff(other) > one.max(other) / 50 {
