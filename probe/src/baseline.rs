@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::answer::{Answer, End, Framing, Got, Outcome, Shape};
 use crate::client::{Client, Seen};
+use crate::report::{micros, millis};
 use crate::session::{Broken, Open, Session};
 
 /// What a polite client sees, at least three times.
@@ -116,8 +117,7 @@ impl Baseline {
         }
         let mut times: Vec<Duration> = all.iter().filter_map(Seen::time).collect();
         times.sort_unstable();
-        let micros =
-            |time: Option<&Duration>| time.map_or(0, |time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        let micros = |time: Option<&Duration>| time.copied().map_or(0, micros);
         let last = &all[all.len() - 1];
         let server_first = last.fin.is_some_and(|fin| last.ended.is_none_or(|ended| fin <= ended));
         Ok(Self {
@@ -155,7 +155,7 @@ impl Baseline {
         session.wait_for_answer(client, QUIET)?;
         let takes = session.seen(client).last_byte.map_or(session.options.timeout, |last| last - begun);
         session.leave(client)?;
-        self.slow_ms = Some(u64::try_from(takes.as_millis()).unwrap_or(u64::MAX));
+        self.slow_ms = Some(millis(takes));
         // A slow request that takes less than what a client may wait does not show it.
         self.one_at_a_time = healthy.served.is_none_or(|time| time > usual.min(takes / 2));
         Ok(())

@@ -14,7 +14,7 @@ use finale::ConnectionErrorKind;
 use crate::answer::Got;
 use crate::baseline::served_in;
 use crate::client::{Client, Stage};
-use crate::report::{BystanderReport, Verdict};
+use crate::report::{BystanderReport, Verdict, micros, millis};
 use crate::session::{Broken, Open, Session};
 
 /// The healthy client during a case.
@@ -200,7 +200,7 @@ impl Bystander {
             Some(_) => {}
             None => report.harm = Some(after.to_string()),
         }
-        report.recovered_ms = after.served.map(|time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX));
+        report.recovered_ms = after.served.map(millis);
         Ok(report)
     }
 }
@@ -211,7 +211,7 @@ const OWN_FACTOR: u32 = 3;
 
 impl BystanderReport {
     fn note(&mut self, took: Duration, harm: Option<Harm>) {
-        self.slowest_us = self.slowest_us.max(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+        self.slowest_us = self.slowest_us.max(micros(took));
         match harm {
             None => self.served += 1,
             Some(Harm::Late(_) | Harm::Unanswered) => self.late += 1,

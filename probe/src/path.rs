@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::baseline::{QUIET, polite};
-use crate::report::Path;
+use crate::report::{Path, micros};
 use crate::session::{Broken, Open, Session};
 
 /// Fewer free descriptors than this are not enough for the cases.
@@ -55,7 +55,7 @@ pub(crate) fn measure(session: &mut Session) -> Result<Path, Broken> {
     session.clear()?;
     let _ = polite(session)?;
     let round_trip = session.round_trip.unwrap_or_default();
-    let round_trip_us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+    let round_trip_us = micros(round_trip);
     Ok(Path { ttl, round_trip_us, can_be_deaf: works, between: between(session, ttl, round_trip) })
 }
 

@@ -2,10 +2,21 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use finale::trace::Record;
 use serde::Serialize;
 use serde_json::Value;
+
+/// A time as the report has it.
+pub(crate) fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The same for short ones.
+pub(crate) fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
 
 /// The version of the schema that `Report` is serialized with. It grows when a field changes its
 /// meaning or goes.

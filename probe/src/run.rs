@@ -9,7 +9,7 @@ use crate::cases::{self, Case, Finding, Need};
 use crate::engine::{Engine, Real};
 use crate::options::Options;
 use crate::path;
-use crate::report::{BystanderReport, CaseReport, Path, Report, SCHEMA, Verdict};
+use crate::report::{BystanderReport, CaseReport, Path, Report, SCHEMA, Verdict, millis};
 use crate::session::{Broken, Persistent, Session};
 
 /// Why a probe has no report.
@@ -210,7 +210,7 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
         verdict: finding.verdict,
         runs: finding.runs,
         wrong: finding.wrong,
-        ms: u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+        ms: millis(took),
         connections: session.connections() - connections,
         summary: finding.summary,
         option_failed: finding.option_failed,

@@ -164,11 +164,7 @@ impl Session {
     /// [`Seen::failed`].
     pub(crate) fn open(&mut self, open: &Open) -> Result<Client, Broken> {
         let client = self.start(open)?;
-        let limit = self.options.timeout;
-        self.wait_until(limit, |session| {
-            let seen = session.seen(client);
-            seen.stage == Stage::Ready || seen.has_ended()
-        })?;
+        self.wait_until_ready(&[client])?;
         Ok(client)
     }
 

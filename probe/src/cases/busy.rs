@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::pipeline::patience;
 use super::{Case, Finding, Need, Tally};
 use crate::client::{Client, Seen, Stage};
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Fate, Open, Session};
 
 pub(super) const CASES: &[Case] = &[
@@ -254,7 +254,7 @@ impl Watch {
         let all: u32 = answers.iter().sum();
         let mut finding = tally.finding().with("busy clients", count).with("their requests", all);
         finding = finding.with("busy clients without an answer", starved);
-        let slowest_ms = u64::try_from(slowest.as_millis()).unwrap_or(u64::MAX);
+        let slowest_ms = millis(slowest);
         finding = finding.with("slowest new client, ms", slowest_ms);
         finding.summary = match (wrong, starved) {
             (0, 0) => format!("with {count} busy clients a new one is served within {slowest_ms} ms"),

@@ -121,7 +121,7 @@ fn churn_with(session: &mut Session, kind: Kind, most: usize) -> Result<Churned,
 /// seen.
 fn one(session: &mut Session, kind: Kind, client: Client) -> Result<bool, Broken> {
     let limit = session.options.timeout;
-    session.wait_for(client, limit, |seen| seen.stage == crate::client::Stage::Ready || seen.has_ended())?;
+    session.wait_until_ready(&[client])?;
     let request = session.options.request.clone();
     match kind {
         Kind::Clean => {

@@ -14,7 +14,7 @@ use super::Finding;
 use crate::answer::Got;
 use crate::client::{Client, Seen};
 use crate::held::Held;
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Open, Session};
 
 /// What a server is said to do: it ends the client between these two times.
@@ -287,10 +287,6 @@ pub(super) fn open_silent(session: &mut Session) -> Result<Client, Broken> {
         session.mark(client);
     }
     Ok(client)
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What the variants of a case have shown. The worst gives the verdict and the ladder.

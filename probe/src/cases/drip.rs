@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use super::deadline::{AT_ONCE, Sheet, is_answered as has_answer, millis};
+use super::deadline::{AT_ONCE, Sheet, is_answered as has_answer};
 use super::request::{Slow, Stage, is_http, slow};
 use super::silent::HINT;
 use super::{Case, Finding};
 use crate::client::Client;
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Open, Session};
 
 pub(super) const CASES: &[Case] = &[Case {

@@ -3,17 +3,16 @@
 use std::time::Duration;
 
 use crate::answer::{Answer, Framing, Got, Outcome, Shape};
+use crate::baseline::QUIET;
 use crate::client::{Client, Seen};
 use crate::report::Verdict;
 use crate::session::{Broken, Open, Session};
 
-/// A silence that ends an answer of unknown length.
-pub(super) const QUIET: Duration = Duration::from_millis(300);
 /// The client is deaf for this long after the answer is due. It is less than the 200 ms after which
 /// Linux sends again at the earliest, so only one packet is missed.
 pub(super) const DEAF: Duration = Duration::from_millis(100);
 /// An answer that was missed is sent again after 200 ms, 400 ms, 800 ms: three attempts.
-const AGAIN: Duration = Duration::from_secs(3);
+pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
 /// An answer that still comes after this time is not waited for.
 const ENDLESS: Duration = Duration::from_secs(60);

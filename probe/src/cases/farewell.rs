@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::exchange::AGAIN;
 use super::{Case, Finding, Tally};
 use crate::answer::{End, Got, Outcome};
 use crate::client::Client;
@@ -29,8 +30,6 @@ const LEADS: [Duration; 3] = [Duration::from_millis(140), Duration::from_millis(
 const DEAF_FOR: Duration = Duration::from_millis(180);
 /// The client looks this often.
 const LOOK: Duration = Duration::from_millis(10);
-/// What was missed is sent again after 200, 400, 800 ms.
-const AGAIN: Duration = Duration::from_secs(3);
 
 /// What a client says again and again.
 struct Talk {

@@ -6,14 +6,14 @@ use std::time::Duration;
 use finale::trace::Record;
 use serde_json::json;
 
-use super::deadline::{Claim, Sheet, Waiting, ask, millis, open_silent, wait_for_ends};
+use super::deadline::{Claim, Sheet, Waiting, ask, open_silent, wait_for_ends};
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
 use crate::answer::{End, Framing};
-use crate::client::{Client, Stage};
+use crate::client::Client;
 use crate::held::Held;
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Open, Session};
 
 pub(super) const CASES: &[Case] = &[
@@ -177,8 +177,7 @@ fn open_paused(session: &mut Session) -> Result<Client, Broken> {
     if session.options.server_first || !session.options.preface.is_empty() {
         session.resume(client);
     }
-    let limit = session.options.timeout;
-    session.wait_for(client, limit, |seen| seen.stage == Stage::Ready || seen.has_ended())?;
+    session.wait_until_ready(&[client])?;
     session.pause(client);
     Ok(client)
 }

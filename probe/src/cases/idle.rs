@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::deadline::{Claim, Sheet, Waiting, ask, millis, poke, wait_for_ends};
+use super::deadline::{Claim, Sheet, Waiting, ask, poke, wait_for_ends};
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
 use crate::bystander::Bystander;
 use crate::client::Client;
 use crate::held::Held;
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Open, Session};
 
 pub(super) const CASES: &[Case] = &[

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Case, Finding, Need, Tally};
 use crate::client::{Client, Seen};
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Fate, Session};
 
 pub(super) const CASES: &[Case] = &[Case {
@@ -38,7 +38,7 @@ fn race(session: &mut Session) -> Result<Finding, Broken> {
     lost += sweep(session, &mut tally, &NEAR, idle.after)?;
     let is_confirmed = lost >= ENOUGH && sweep(session, &mut tally, &WIDE, idle.after)? >= ENOUGH;
     let mut finding = tally.finding();
-    let idle_ms = u64::try_from(idle.after.as_millis()).unwrap_or(u64::MAX);
+    let idle_ms = millis(idle.after);
     finding = finding.with("idle_ms", idle_ms).with("lost", lost).with("announced", idle.announced.clone());
     let kept = format!("an idle connection is ended after {idle_ms} ms ({})", idle.announced);
     finding.summary = if is_confirmed {

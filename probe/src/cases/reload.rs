@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{Case, Finding, Need, Tally};
 use crate::control::{Control, Step};
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Fate, Session};
 use crate::stop::open_racers;
 use crate::watch::{Role, Watch};
@@ -53,7 +53,7 @@ fn reload(session: &mut Session) -> Result<Finding, Broken> {
     }
     let wrong = tally.wrong();
     let mut finding = tally.finding();
-    let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let took_ms = millis(took);
     if wrong == 0 {
         finding.summary = format!("the reload took {took_ms} ms, and none of {} clients lost a request", finding.runs);
     }

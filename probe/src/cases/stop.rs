@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Case, Finding, Need};
 use crate::answer::End;
-use crate::report::Verdict;
+use crate::report::{Verdict, millis};
 use crate::session::{Broken, Fate, Session};
 use crate::stop::{HALF, JUST_SENT, Stopped};
 use crate::watch::{Role, Watched};
@@ -226,10 +226,6 @@ fn words(it: &Watched) -> String {
         Role::InFlight | Role::Racing if it.fate == Fate::Answered => format!("answered, {end}"),
         Role::InFlight | Role::Racing | Role::Queued => it.fate.to_string(),
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn count(number: usize) -> u32 {

@@ -14,6 +14,12 @@ impl Session {
     /// Opens clients at the allowed rate, and waits until each can send its request or has failed.
     pub(crate) fn open_all(&mut self, count: usize, open: &Open) -> Result<Vec<Client>, Broken> {
         let clients = (0..count).map(|_| self.start(open)).collect::<Result<Vec<_>, _>>()?;
+        self.wait_until_ready(&clients)?;
+        Ok(clients)
+    }
+
+    /// Waits until each of these can send its request or has failed.
+    pub(crate) fn wait_until_ready(&mut self, clients: &[Client]) -> Result<(), Broken> {
         let limit = self.options.timeout;
         self.wait_until(limit, |session| {
             clients.iter().all(|client| {
@@ -21,7 +27,7 @@ impl Session {
                 seen.stage == Stage::Ready || seen.has_ended()
             })
         })?;
-        Ok(clients)
+        Ok(())
     }
 
     /// Whether the server still has connections that were deaf and hear again: each sends `byte`.
