@@ -88,6 +88,8 @@ const EVERY: Duration = Duration::from_millis(200);
 /// A healthy client may take this much longer than three times the slowest of the baseline. A lost SYN
 /// is repeated after 1 s (RFC 6298 section 2), and no server is to blame for it.
 const PATIENCE: Duration = Duration::from_millis(1_500);
+/// A SYN that the queue had no room for is repeated after 1 s and again after 2 s (RFC 6298).
+const REPEATED: Duration = Duration::from_secs(3);
 /// How long one that was served may take to leave.
 const LEAVE: Duration = Duration::from_millis(500);
 /// Where this process was not scheduled for longer, a server may have closed with good reason: some have
@@ -288,6 +290,11 @@ impl Session {
     /// A healthy client that takes longer is harmed.
     pub(crate) fn slow(&self) -> Duration {
         self.baseline.as_ref().map_or(PATIENCE, |it| it.served * 3 + it.held_up() + PATIENCE)
+    }
+
+    /// The longest time until a healthy client is served whose SYN the server's queue had no room for.
+    pub(crate) fn queued_out(&self) -> Duration {
+        REPEATED + self.slow()
     }
 
     /// How a healthy client was not served, if so, that took this long. `own`: this process was not

@@ -104,7 +104,9 @@ fn churn_with(session: &mut Session, kind: Kind, most: usize) -> Result<Churned,
         }
         churned.ladder = session.records(client);
         session.forget(client);
-        let after = session.aftermath(session.options.timeout)?;
+        // Resets do not wait until the server has accepted: its queue may be full.
+        let limit = session.options.timeout.max(session.queued_out());
+        let after = session.aftermath(limit)?;
         match (after.served, after.verdict()) {
             (Some(time), verdict) if verdict < Verdict::Warn => churned.slowest = churned.slowest.max(time),
             (_, verdict) => churned.end = Some((verdict, after.to_string())),

@@ -28,8 +28,6 @@ const LIMIT: Duration = Duration::from_millis(1_500);
 const TURNS: usize = 4;
 /// Between two looks at those that are established.
 const LOOK: Duration = Duration::from_millis(2);
-/// A SYN that the queue had no room for is repeated after 1 s and again after 2 s (RFC 6298).
-const REPEATED: Duration = Duration::from_secs(3);
 
 fn abort_storm(session: &mut Session) -> Result<Finding, Broken> {
     // Each server makes others wait while its queue is full.
@@ -41,7 +39,7 @@ fn abort_storm(session: &mut Session) -> Result<Finding, Broken> {
         let (count, wave) = (count.min(most), wave.min(most));
         let established = storm(session, count, wave)?;
         all += established;
-        let limit = session.options.timeout.max(REPEATED + session.slow());
+        let limit = session.options.timeout.max(session.queued_out());
         let after = session.aftermath(limit)?;
         let facts = serde_json::json!({ "established": established, "then": after.to_string() });
         finding = finding.with(&format!("{count}, {wave} at once"), facts);
@@ -58,7 +56,7 @@ fn abort_storm(session: &mut Session) -> Result<Finding, Broken> {
         }
     }
     finding.summary = format!("{all} connections aborted; the next client was served after {} ms", slowest.as_millis());
-    if slowest > REPEATED + session.slow() {
+    if slowest > session.queued_out() {
         (finding.verdict, finding.wrong) = (Verdict::Warn, 1);
     }
     Ok(finding)
