@@ -81,7 +81,7 @@ fn measure(session: &mut Session) -> Result<Option<Idle>, Broken> {
 
 /// One client for each offset, all at the same time. Returns how many requests are lost.
 fn sweep(session: &mut Session, tally: &mut Tally, offsets: &[i64], idle: Duration) -> Result<u32, Broken> {
-    let mut clients = Vec::new();
+    let (mut clients, stalled) = (Vec::new(), session.stalled);
     for offset in offsets {
         let client = session.open_persistent()?;
         session.ask(client)?;
@@ -104,11 +104,13 @@ fn sweep(session: &mut Session, tally: &mut Tally, offsets: &[i64], idle: Durati
     let all: Vec<Client> = clients.iter().map(|(.., client)| *client).collect();
     let limit = session.options.timeout;
     session.wait_until(limit, |session| all.iter().all(|client| session.fate(*client) != Fate::Silent))?;
+    // The time between a server's decision and its close(2) is as much longer on a busy machine.
+    let own = session.stalled.saturating_sub(stalled);
     let mut lost = 0;
     for (_, offset, client) in &clients {
         session.settle(*client)?;
         let fate = match session.fate(*client) {
-            Fate::Lost(_) if may_have_crossed(session, *client) => Fate::Crossed,
+            Fate::Lost(_) if may_have_crossed(session, *client, own) => Fate::Crossed,
             fate => fate,
         };
         // A client that saw the end before it had to send has lost nothing.
@@ -126,10 +128,10 @@ fn sweep(session: &mut Session, tally: &mut Tally, offsets: &[i64], idle: Durati
 }
 
 /// Whether the end was on its way already when the request left. It arrives within a round trip then,
-/// and some time later on a busy machine. The server's kernel acknowledges such a request too, so that
+/// and some time later on a busy machine, which did not schedule this process for `own`. The server's kernel acknowledges such a request too, so that
 /// shows nothing.
-fn may_have_crossed(session: &Session, client: Client) -> bool {
+fn may_have_crossed(session: &Session, client: Client, own: Duration) -> bool {
     let seen = session.seen(client);
     let after = seen.ended_by_server().zip(seen.written).map(|(end, written)| end.saturating_duration_since(written));
-    after.is_none_or(|after| after < CROSSING + session.round_trip.unwrap_or_default() * 2)
+    after.is_none_or(|after| after < CROSSING + own + session.round_trip.unwrap_or_default() * 2)
 }
