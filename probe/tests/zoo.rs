@@ -43,7 +43,7 @@ use keeper::{Server, is_expected, probe_with};
 /// kernel drops what it has no room for: they are tried on one server after the other.
 const STORMS: [&str; 2] = ["churn", "abort-storm"];
 /// How many servers are probed at the same time. Each probe waits for most of its time.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
 
 /// Probes servers, some at a time, and returns what is not as expected. The machine is busy with it: what
 /// surprises then is tried again alone, as a user would try it.
