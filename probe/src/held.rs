@@ -50,8 +50,7 @@ impl Session {
         let times = KeepAlive { idle: FIRST, interval: Duration::from_secs(1), count: 2 };
         let begun = self.now();
         for client in clients {
-            let id = self.seen(*client).id;
-            if let Some(mut socket) = self.engine.socket(id) {
+            if let Some(mut socket) = self.socket(*client) {
                 let _ = socket.set_keep_alive(times);
             }
         }
@@ -64,8 +63,7 @@ impl Session {
         })?;
         let held = clients.iter().map(|client| self.held_as_seen(*client, begun)).collect();
         for client in clients {
-            let id = self.seen(*client).id;
-            if let Some(mut socket) = self.engine.socket(id) {
+            if let Some(mut socket) = self.socket(*client) {
                 let _ = socket.set_keep_alive(None);
             }
         }

@@ -230,6 +230,7 @@ fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, BystanderRe
     if !bystander.is_doubtful() {
         return Ok((finding, bystander));
     }
+    session.clear()?;
     let (again, second) = attempt(session, case)?;
     Ok(if second.is_harmed() || again.verdict > finding.verdict { (again, second) } else { (finding, second) })
 }
@@ -240,7 +241,6 @@ fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, BystanderRepo
     // Nothing of the case is open when it is judged whether the server has recovered.
     session.end_all()?;
     let bystander = Bystander::end(session)?;
-    session.clear()?;
     Ok((finding, bystander))
 }
 
@@ -304,9 +304,7 @@ fn lacks(session: &Session, case: &Case) -> Option<String> {
             Need::Hostile if !options.may_be_hostile(session.target) => {
                 "only on a local address, or with --i-own-this-server"
             }
-            Need::Reuse if !session.baseline.as_ref().is_some_and(|it| it.reusable) => {
-                "the server does not answer two requests on one connection"
-            }
+            Need::Reuse if session.persistent.is_none() => "the server does not answer two requests on one connection",
             Need::Stop if options.stop.is_none() => "needs a way to stop the server (--on-stop or --pid)",
             Need::Reload if options.reload.is_none() => "needs a way to reload the server (--on-reload)",
             _ => return None,

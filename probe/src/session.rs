@@ -13,7 +13,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::trace::{Call, What};
-use finale::{ConnectOptions, ConnectionErrorKind, Event, SocketMap};
+use finale::{ConnectOptions, ConnectionErrorKind, Event, Socket, SocketMap};
 
 use crate::answer::{Framing, Length, Outcome};
 use crate::baseline::Baseline;
@@ -210,10 +210,16 @@ impl Session {
 
     // --- what a client does ---
 
+    /// Its socket; `None` once its connection is over.
+    pub(crate) fn socket(&mut self, client: Client) -> Option<Socket<'_>> {
+        let id = self.entry(client).seen.id;
+        self.engine.socket(id)
+    }
+
     /// Sends bytes. What is sent and ended without a wait between leaves in one segment.
     pub(crate) fn send(&mut self, client: Client, bytes: &[u8]) {
         let now = self.now();
-        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+        if let Some(mut socket) = self.socket(client) {
             // A dead connection takes nothing; that is seen anyway.
             let _ = socket.write(bytes);
         }
@@ -230,7 +236,7 @@ impl Session {
     /// Sends its FIN, after everything sent.
     pub(crate) fn finish(&mut self, client: Client) {
         let now = self.now();
-        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+        if let Some(mut socket) = self.socket(client) {
             socket.end();
         }
         self.entry_mut(client).seen.ended.get_or_insert(now);
@@ -239,21 +245,21 @@ impl Session {
     /// Drops the connection with a reset.
     pub(crate) fn reset(&mut self, client: Client) {
         let now = self.now();
-        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+        if let Some(mut socket) = self.socket(client) {
             socket.destroy();
         }
         self.entry_mut(client).seen.ended.get_or_insert(now);
     }
 
     pub(crate) fn pause(&mut self, client: Client) {
-        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+        if let Some(mut socket) = self.socket(client) {
             socket.pause();
         }
     }
 
     pub(crate) fn resume(&mut self, client: Client) {
         self.entry_mut(client).is_sipping = false;
-        if let Some(mut socket) = self.engine.socket(self.entry(client).seen.id) {
+        if let Some(mut socket) = self.socket(client) {
             socket.resume();
         }
     }
@@ -340,7 +346,8 @@ impl Session {
     /// When its FIN was with the kernel, which can be later than the call of [`finish`](Self::finish).
     pub(crate) fn fin_left(&self, client: Client) -> Option<Instant> {
         let is_fin = |what: &What| matches!(what, What::Call { call: Call::Shutdown, .. });
-        self.records(client).iter().find(|record| is_fin(&record.what)).map(|record| record.at)
+        let records = self.engine.recorder().records_of(self.seen(client).id);
+        records.iter().find(|record| is_fin(&record.what)).map(|record| record.at)
     }
 
     // --- waiting ---
@@ -471,6 +478,9 @@ impl Session {
 
     /// Takes clients past the greeting and the preface.
     fn advance_stages(&mut self) {
+        if !self.has_prelude(&Open::default()) {
+            return;
+        }
         let now = self.now();
         for entry in self.clients.values_mut() {
             let quiet = entry.seen.last_byte.is_some_and(|last| now.saturating_duration_since(last) >= PREFACE_QUIET);

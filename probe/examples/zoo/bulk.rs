@@ -4,11 +4,12 @@ use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use finale_probe::{Options, Verdict};
+use finale_probe::Verdict;
 use socket2::SockRef;
 
 use crate::correct::{ANSWER, linger, read_head};
 use crate::keeper::{Server, each};
+use crate::punctual::big_request;
 
 pub(crate) const SERVERS: &[Server] = &[
     Server {
@@ -16,35 +17,35 @@ pub(crate) const SERVERS: &[Server] = &[
         about: "correct: sends 8 MiB, however slowly they are read",
         found_by: &[],
         run: |listener| each(&listener, |client| serve(client, sends_all)),
-        probed: with_big,
+        probed: big_request,
     },
     Server {
         name: "stops-at-would-block",
         about: "takes a full buffer for an error: it finishes where the buffer was full",
         found_by: &[("slow-reader", Verdict::Fail)],
         run: |listener| each(&listener, |client| serve(client, stops_at_would_block)),
-        probed: with_big,
+        probed: big_request,
     },
     Server {
         name: "stalls-at-would-block",
         about: "never goes on after a full buffer, since it does not wait until the socket is writable",
         found_by: &[("slow-reader", Verdict::Fail)],
         run: |listener| each(&listener, |client| serve(client, stalls_at_would_block)),
-        probed: with_big,
+        probed: big_request,
     },
     Server {
         name: "frames-a-cut-as-complete",
         about: "cuts an answer that takes 900 ms, and ends its chunks as if it were complete",
         found_by: &[("slow-reader", Verdict::Fail)],
         run: |listener| each(&listener, |client| serve(client, frames_a_cut)),
-        probed: with_big,
+        probed: big_request,
     },
     Server {
         name: "policy-resets-slow-readers",
         about: "resets a client that takes nothing for 500 ms, as a stated limit",
         found_by: &[("slow-reader", Verdict::Warn)],
         run: |listener| each(&listener, |client| serve(client, resets_slow_readers)),
-        probed: with_big,
+        probed: big_request,
     },
     Server {
         name: "unread-after-bulk",
@@ -52,7 +53,7 @@ pub(crate) const SERVERS: &[Server] = &[
         found_by: &[("late-input", Verdict::Fail)],
         run: |listener| each(&listener, closes_after_bulk),
         probed: |options| {
-            with_big(options);
+            big_request(options);
             options.request = b"GET / HTTP/1.1\r\nHost: zoo\r\n\r\n".to_vec();
         },
     },
@@ -62,10 +63,6 @@ const SIZE: usize = 8 * 1024 * 1024;
 const PIECE: usize = 64 * 1024;
 const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 8388608\r\nConnection: close\r\n\r\n";
 const CHUNKED: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n";
-
-fn with_big(options: &mut Options) {
-    options.big_request = Some(b"GET /big HTTP/1.1\r\nHost: zoo\r\n\r\n".to_vec());
-}
 
 /// Answers `/big` so, and all else as the correct servers do.
 fn serve(mut client: TcpStream, big: fn(TcpStream)) {

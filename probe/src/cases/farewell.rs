@@ -100,7 +100,7 @@ fn farewell(session: &mut Session) -> Result<Finding, Broken> {
 /// Whole requests where the server takes several, and one that never becomes complete.
 fn talks(session: &Session) -> Vec<Talk> {
     let request = &session.options.request;
-    let is_reusable = session.baseline.as_ref().is_some_and(|it| it.reusable);
+    let is_reusable = session.persistent.is_some();
     let is_http = session.baseline.as_ref().is_some_and(|it| it.status.is_some());
     let unfinished = match request.windows(4).position(|window| window == b"\r\n\r\n") {
         Some(head) if is_http => Talk {

@@ -78,7 +78,7 @@ fn started(session: &mut Session) -> Result<Option<Client>, Broken> {
 }
 
 fn silent_forget(session: &mut Session) -> Result<Finding, Broken> {
-    let is_reusable = session.baseline.as_ref().is_some_and(|it| it.reusable);
+    let is_reusable = session.persistent.is_some();
     let mut clients = Vec::new();
     // The question makes a kernel that has forgotten the connection reset it. The second client is
     // asked later: if it was reset meanwhile, that was the server's doing.

@@ -60,7 +60,7 @@ fn vanish(session: &mut Session) -> Result<Finding, Broken> {
     // Its clients may take all places for a while, which is no harm yet.
     Bystander::stay_away(session);
     let mut stages = vec![Stage::Unused];
-    if session.baseline.as_ref().is_some_and(|it| it.reusable) {
+    if session.persistent.is_some() {
         stages.push(Stage::Idle);
     }
     stages.push(Stage::Request);

@@ -56,10 +56,10 @@ impl Session {
 
     /// Whether the server's kernel has everything that the client sent.
     pub(crate) fn is_acked(&mut self, client: Client) -> bool {
-        let id = self.seen(client).id;
-        if self.engine.socket(id).is_some_and(|socket| socket.queued_bytes() > 0) {
+        if self.queued(client) > 0 {
             return false;
         }
+        let id = self.seen(client).id;
         self.engine.kernel_view(id).is_none_or(|view| view.unacked == 0)
     }
 

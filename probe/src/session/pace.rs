@@ -62,8 +62,7 @@ impl Session {
     }
 
     /// Bytes that wait for the client's kernel.
-    fn queued(&mut self, client: Client) -> usize {
-        let id = self.entry(client).seen.id;
-        self.engine.socket(id).map_or(0, |socket| socket.queued_bytes())
+    pub(super) fn queued(&mut self, client: Client) -> usize {
+        self.socket(client).map_or(0, |socket| socket.queued_bytes())
     }
 }

@@ -164,8 +164,7 @@ impl Session {
     /// Turns the reactor until the kernel has taken what the client has sent.
     fn flush(&mut self, client: Client) -> Result<(), Broken> {
         let deadline = self.now() + FLUSH;
-        let id = self.seen(client).id;
-        while self.engine.socket(id).is_some_and(|socket| socket.queued_bytes() > 0) && self.now() < deadline {
+        while self.queued(client) > 0 && self.now() < deadline {
             let now: Instant = self.now();
             self.pump(now)?;
         }
