@@ -60,13 +60,14 @@ impl Answer {
         self.responses.add(bytes);
     }
 
-    /// It answers a request with HEAD: it has no body, whatever length it declares (RFC 9112 section
-    /// 6.3).
+    /// It answers a request with HEAD: it has no body, whatever length it declares (RFC 9112
+    /// section 6.3).
     pub(crate) const fn set_to_head(&mut self) {
         self.responses.is_to_head = true;
     }
 
-    /// Whether the answer is complete, as far as its bytes show it. One that ends with a FIN is not.
+    /// Whether the answer is complete, as far as its bytes show it. One that ends with a FIN is
+    /// not.
     pub(crate) fn is_complete(&self, framing: &Framing) -> bool {
         match framing {
             Framing::Auto | Framing::End => false,
@@ -115,8 +116,8 @@ pub(crate) struct Http {
 }
 
 impl Http {
-    /// The head of a response, if these bytes begin with a complete one. Interim responses before it are
-    /// a part of it (RFC 9110 section 15.2).
+    /// The head of a response, if these bytes begin with a complete one. Interim responses before
+    /// it are a part of it (RFC 9110 section 15.2).
     pub(crate) fn parse(bytes: &[u8], is_to_head: bool) -> Option<Self> {
         let mut interim = 0;
         loop {
@@ -265,8 +266,8 @@ pub(crate) struct Outcome {
     pub(crate) end: End,
 }
 
-/// A reset this long after the last byte destroys nothing: the byte was acknowledged. It is twice the
-/// shortest time after which Linux sends something again.
+/// A reset this long after the last byte destroys nothing: the byte was acknowledged. It is twice
+/// the shortest time after which Linux sends something again.
 pub(crate) const LONG_AFTER: Duration = Duration::from_millis(400);
 
 impl Outcome {

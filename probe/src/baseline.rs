@@ -143,8 +143,8 @@ impl Baseline {
         })
     }
 
-    /// Serves a polite client of the slow request, and a healthy one meanwhile: what others must wait
-    /// for, whichever side leaves.
+    /// Serves a polite client of the slow request, and a healthy one meanwhile: what others must
+    /// wait for, whichever side leaves.
     pub(crate) fn measure_slow(&mut self, session: &mut Session) -> Result<(), Broken> {
         let Some(slow) = session.options.slow_request.clone() else { return Ok(()) };
         let client = session.open(&Open::default())?;

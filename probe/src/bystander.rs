@@ -1,8 +1,9 @@
-//! A healthy client, served before, during and after every case: harm to it is a verdict of its own.
+//! A healthy client, served before, during and after every case: harm to it is a verdict of its
+//! own.
 //!
-//! Invariant: harm is a fact (refused, ended without an answer, cut) or a time that was confirmed. A
-//! late answer counts only after the time for which this process was itself not scheduled, and only if
-//! a second try of the case has one, too.
+//! Invariant: harm is a fact (refused, ended without an answer, cut) or a time that was confirmed.
+//! A late answer counts only after the time for which this process was itself not scheduled, and
+//! only if a second try of the case has one, too.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -85,15 +86,15 @@ impl fmt::Display for Harm {
 
 /// The time between two of them.
 const EVERY: Duration = Duration::from_millis(200);
-/// A healthy client may take this much longer than three times the slowest of the baseline. A lost SYN
-/// is repeated after 1 s (RFC 6298 section 2), and no server is to blame for it.
+/// A healthy client may take this much longer than three times the slowest of the baseline. A lost
+/// SYN is repeated after 1 s (RFC 6298 section 2), and no server is to blame for it.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// A SYN that the queue had no room for is repeated after 1 s and again after 2 s (RFC 6298).
 const REPEATED: Duration = Duration::from_secs(3);
 /// How long one that was served may take to leave.
 const LEAVE: Duration = Duration::from_millis(500);
-/// Where this process was not scheduled for longer, a server may have closed with good reason: some have
-/// deadlines of 100 ms.
+/// Where this process was not scheduled for longer, a server may have closed with good reason: some
+/// have deadlines of 100 ms.
 pub(crate) const STALLED: Duration = Duration::from_millis(30);
 /// How often a healthy client is tried again that was kept from sending.
 const TRIES: u32 = 5;
@@ -106,8 +107,8 @@ impl Bystander {
         session.bystander = Self { on: true, next: Some(session.now() + session.every()), ..Self::default() };
     }
 
-    /// No more come: for the cases that measure an idle server, and for those whose clients may take
-    /// all places for a while. The one after the case comes anyway.
+    /// No more come: for the cases that measure an idle server, and for those whose clients may
+    /// take all places for a while. The one after the case comes anyway.
     pub(crate) fn stay_away(session: &mut Session) {
         session.bystander.on = false;
     }
@@ -236,8 +237,8 @@ impl BystanderReport {
     }
 }
 
-/// How healthy clients fare after something was done to the server: one after the other, until one is
-/// served.
+/// How healthy clients fare after something was done to the server: one after the other, until one
+/// is served.
 #[derive(Debug, Default)]
 pub(crate) struct Aftermath {
     /// After this time one was served.
@@ -292,7 +293,8 @@ impl Session {
         self.baseline.as_ref().map_or(PATIENCE, |it| it.served * 3 + it.held_up() + PATIENCE)
     }
 
-    /// The longest time until a healthy client is served whose SYN the server's queue had no room for.
+    /// The longest time until a healthy client is served whose SYN the server's queue had no room
+    /// for.
     pub(crate) fn queued_out(&self) -> Duration {
         REPEATED + self.slow()
     }
@@ -313,7 +315,8 @@ impl Session {
         }
     }
 
-    /// The first line is that of the baseline: what came is a part of the answer, and no last words.
+    /// The first line is that of the baseline: what came is a part of the answer, and no last
+    /// words.
     fn begins_as_usual(&self, client: Client) -> bool {
         let first = self.seen(client).answer.first_line();
         self.baseline.as_ref().is_some_and(|it| it.first_line.starts_with(&first))

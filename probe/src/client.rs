@@ -51,7 +51,8 @@ pub(crate) struct Seen {
     pub(crate) failed: Option<(Instant, ConnectionErrorKind)>,
     /// The report of the connection, when it is over.
     pub(crate) ending: Option<Ending>,
-    /// The end was read: all that arrived before it was, too. A paused client knows of an end before.
+    /// The end was read: all that arrived before it was, too. A paused client knows of an end
+    /// before.
     pub(crate) is_read: bool,
     /// The client's own end: its FIN was sent, or the connection dropped.
     pub(crate) ended: Option<Instant>,

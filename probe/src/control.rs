@@ -75,8 +75,8 @@ impl Control {
     }
 }
 
-/// A shell command that takes too long, or that an interrupted probe does not await, is ended with all
-/// that it has started in its process group.
+/// A shell command that takes too long, or that an interrupted probe does not await, is ended with
+/// all that it has started in its process group.
 impl Drop for Shell {
     fn drop(&mut self) {
         if let Ok(None) = self.child.try_wait()

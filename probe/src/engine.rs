@@ -24,7 +24,8 @@ pub(crate) trait Engine {
     }
     /// SO_RCVBUF of an open connection, where that is possible.
     fn set_receive_buffer(&mut self, _id: SocketId, _bytes: usize) {}
-    /// Whether the kernel drops what arrives with a TTL below this; 0 drops nothing, 255 almost all.
+    /// Whether the kernel drops what arrives with a TTL below this; 0 drops nothing, 255 almost
+    /// all.
     fn set_min_ttl(&mut self, id: SocketId, peer: SocketAddr, ttl: u8) -> io::Result<()>;
     /// A wait that is shorter is not left to the network: the session turns without waiting.
     fn shortest_wait(&self) -> Duration;

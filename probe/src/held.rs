@@ -39,8 +39,8 @@ const LIMIT: Duration = Duration::from_millis(3_500);
 const FIRST: Duration = Duration::from_secs(1);
 
 impl Session {
-    /// Whether the server's kernel still has the connection. Takes about three seconds where there is
-    /// no answer, up to one where there is.
+    /// Whether the server's kernel still has the connection. Takes about three seconds where there
+    /// is no answer, up to one where there is.
     pub(crate) fn is_held(&mut self, client: Client) -> Result<Held, Broken> {
         Ok(self.are_held(&[client])?.pop().unwrap_or(Held::Silent))
     }
@@ -84,7 +84,8 @@ impl Session {
             (Some(_), ..) => Held::Gone,
             (_, Some(_), _) => Held::Ended,
             (_, _, Some(_)) => Held::Silent,
-            // Keep-alive is not sent while other bytes are not acknowledged: that is a silence, too.
+            // Keep-alive is not sent while other bytes are not acknowledged: that is a silence,
+            // too.
             _ if self.was_heard_since(client, begun) == Some(false) => Held::Silent,
             _ => Held::Held,
         }
@@ -96,8 +97,8 @@ impl Session {
         self.engine.set_receive_buffer(id, bytes);
     }
 
-    /// How many clients a storm may have at the same time: as many as this machine has descriptors and
-    /// ports for, and half of that, since others need them, too.
+    /// How many clients a storm may have at the same time: as many as this machine has descriptors
+    /// and ports for, and half of that, since others need them, too.
     pub(crate) const fn most_clients(&self) -> usize {
         self.room / 2
     }

@@ -1,6 +1,6 @@
 //! Tests how any TCP server, in any language, ends its connections: does it survive a half-close,
-//! lose the last answer, keep dead connections, reset where it should finish, expire early or never,
-//! hurt its other clients?
+//! lose the last answer, keep dead connections, reset where it should finish, expire early or
+//! never, hurt its other clients?
 //!
 //! [`probe`] plays clients against a server and returns a [`Report`]. It runs on the reactor of
 //! [`finale`], which checks for errors before each read: on Linux a program that reads to the end
@@ -12,8 +12,8 @@
 //! # In a test
 //!
 //! A test starts its server on a free port, probes it, and prints the report if a case has failed.
-//! [`Stop::call`] stops the server in the middle of the test; without a [`Stop`] the cases of a stop
-//! are skipped.
+//! [`Stop::call`] stops the server in the middle of the test; without a [`Stop`] the cases of a
+//! stop are skipped.
 //!
 //! ```
 //! use std::io::{BufRead, BufReader, Write};

@@ -25,15 +25,16 @@ pub struct Options {
     pub framing: Framing,
     /// The server speaks first: nothing is sent before its greeting.
     pub server_first: bool,
-    /// Sent before the request, such as a login or an upgrade. Its answer is over after a silence of
-    /// 50 ms.
+    /// Sent before the request, such as a login or an upgrade. Its answer is over after a silence
+    /// of 50 ms.
     pub preface: Vec<u8>,
     /// A request whose answer takes a second or more.
     pub slow_request: Option<Vec<u8>>,
     /// A request whose answer has 8 MiB or more: less fits into the kernels between the programs.
     pub big_request: Option<Vec<u8>>,
-    /// The head of a request with a body that the server refuses before the body has arrived, such as
-    /// an HTTP PUT with a length of 28 MB. Without one, the probe makes it from a request of HTTP.
+    /// The head of a request with a body that the server refuses before the body has arrived, such
+    /// as an HTTP PUT with a length of 28 MB. Without one, the probe makes it from a request of
+    /// HTTP.
     pub upload: Option<Vec<u8>>,
     /// The ids of the cases to run. Empty: all.
     pub cases: Vec<String>,
@@ -42,8 +43,8 @@ pub struct Options {
     /// How long to wait for an answer or an end. A deadline is awaited for twice its claim and
     /// [`Options::late`] if that is longer.
     pub timeout: Duration,
-    /// A deadline may come this much later than its claim: 30 s, since some servers look for expired
-    /// connections only so often.
+    /// A deadline may come this much later than its claim: 30 s, since some servers look for
+    /// expired connections only so often.
     pub late: Duration,
     /// The deadlines that the server is said to have.
     pub claims: Claims,
@@ -59,8 +60,8 @@ pub struct Options {
     pub reload: Option<String>,
     /// A shell command that succeeds if the work of an abandoned request continues.
     pub consequence: Option<String>,
-    /// Set by another thread, such as that of a signal, it ends the probe: its connections are ended,
-    /// and [`Report::interrupted`](crate::Report::interrupted) is true.
+    /// Set by another thread, such as that of a signal, it ends the probe: its connections are
+    /// ended, and [`Report::interrupted`](crate::Report::interrupted) is true.
     pub interrupt: Option<Arc<AtomicBool>>,
 }
 

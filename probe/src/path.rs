@@ -94,8 +94,8 @@ const fn next_ttl(at_least: u8, below: u8) -> u8 {
 }
 
 /// Whether packets arrive on a connection that drops those with a lower TTL. The acknowledgement of
-/// a request shows it: a kernel sends it soon, and the answer may take its time. `None`: there was no
-/// connection.
+/// a request shows it: a kernel sends it soon, and the answer may take its time. `None`: there was
+/// no connection.
 fn passes(session: &mut Session, ttl: u8) -> Result<Option<bool>, Broken> {
     let client = session.open(&Open::default())?;
     if session.seen(client).has_ended() || !session.set_min_ttl(client, ttl) {
@@ -110,8 +110,8 @@ fn passes(session: &mut Session, ttl: u8) -> Result<Option<bool>, Broken> {
         session.seen(client).answer.bytes > 0 || session.engine.kernel_view(id).is_none_or(|view| view.unacked == 0)
     })?;
     session.set_min_ttl(client, 0);
-    // The server repeats what was dropped, or still works: a reset now would be the first death of a
-    // client, before any case of it.
+    // The server repeats what was dropped, or still works: a reset now would be the first death of
+    // a client, before any case of it.
     session.wait_for_answer(client, QUIET)?;
     session.leave(client)?;
     Ok(Some(passed))

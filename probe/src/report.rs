@@ -124,8 +124,8 @@ impl fmt::Display for Report {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Path {
-    /// The TTL of its packets when they arrive: 64, 128 or 255 less the routers between. `None` if it
-    /// could not be found.
+    /// The TTL of its packets when they arrive: 64, 128 or 255 less the routers between. `None` if
+    /// it could not be found.
     pub ttl: Option<u8>,
     /// The shortest handshake, in microseconds.
     pub round_trip_us: u64,
@@ -237,7 +237,7 @@ pub struct BystanderReport {
     pub recovered_ms: Option<u64>,
     /// What was wrong at first, in words.
     pub harm: Option<String>,
-    /// After the case the server ended connections of this address without an answer, for a while or
-    /// until the probe went on, and served others: a penalty.
+    /// After the case the server ended connections of this address without an answer, for a while
+    /// or until the probe went on, and served others: a penalty.
     pub limited: bool,
 }

@@ -224,7 +224,8 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
     Ok(report)
 }
 
-/// Runs a case; a second time if only times speak for a harm to the bystander, as on a busy machine.
+/// Runs a case; a second time if only times speak for a harm to the bystander, as on a busy
+/// machine.
 fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, BystanderReport), Broken> {
     let (finding, bystander) = attempt(session, case)?;
     if !bystander.is_doubtful() {

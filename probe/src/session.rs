@@ -1,4 +1,5 @@
-//! Clients on one reactor, and the calls with which a case plays them: open, send, wait, look, leave.
+//! Clients on one reactor, and the calls with which a case plays them: open, send, wait, look,
+//! leave.
 //!
 //! Invariant: every wait has a limit, and while anything waits the bystander is served. A call that
 //! waits returns `Broken` only for what makes the whole probe worthless.
@@ -99,8 +100,8 @@ pub(crate) struct Session {
     is_ending: bool,
     /// The shortest handshake.
     pub(crate) round_trip: Option<Duration>,
-    /// For how long this process was not scheduled while it waited: the machine may have been as slow
-    /// to the server.
+    /// For how long this process was not scheduled while it waited: the machine may have been as
+    /// slow to the server.
     pub(crate) stalled: Duration,
     /// The case after which the server ended polite connections without an answer for a while.
     pub(crate) limited_since: Option<&'static str>,
@@ -270,17 +271,17 @@ impl Session {
         self.entry_mut(client).is_sipping = true;
     }
 
-    /// Makes the connection deaf: what the server sends is dropped, and nothing answers it. The kernel
-    /// of the client has nothing unacknowledged then, so it sends nothing either. `false` where the
-    /// system can't.
+    /// Makes the connection deaf: what the server sends is dropped, and nothing answers it. The
+    /// kernel of the client has nothing unacknowledged then, so it sends nothing either. `false`
+    /// where the system can't.
     pub(crate) fn deafen(&mut self, client: Client) -> Result<bool, Broken> {
         if !self.can_be_deaf {
             return Ok(false);
         }
         let id = self.entry(client).seen.id;
         let limit = self.options.timeout;
-        // What was sent before leaves in a turn, and is acknowledged: otherwise its own retransmissions
-        // would betray the client.
+        // What was sent before leaves in a turn, and is acknowledged: otherwise its own
+        // retransmissions would betray the client.
         self.wait(Duration::ZERO)?;
         self.wait_until(limit, |session| session.is_acked(client))?;
         let done = self.engine.set_min_ttl(id, self.target, 255).is_ok();
@@ -343,7 +344,8 @@ impl Session {
         self.engine.kernel_view(id).map(|view| view.state)
     }
 
-    /// When its FIN was with the kernel, which can be later than the call of [`finish`](Self::finish).
+    /// When its FIN was with the kernel, which can be later than the call of
+    /// [`finish`](Self::finish).
     pub(crate) fn fin_left(&self, client: Client) -> Option<Instant> {
         let is_fin = |what: &What| matches!(what, What::Call { call: Call::Shutdown, .. });
         let records = self.engine.recorder().records_of(self.seen(client).id);

@@ -203,7 +203,8 @@ impl Watch {
     fn watched_of(&self, session: &Session, lane: Lane) -> Watched {
         let seen = session.seen(lane.client);
         let bytes = seen.answer.bytes;
-        // Words before the request and then a FIN: a server that declines new clients in its protocol.
+        // Words before the request and then a FIN: a server that declines new clients in its
+        // protocol.
         let is_declined = seen.stage != Stage::Ready && seen.total > 0 && seen.fin.is_some();
         let fate = match (lane.role, lane.expected) {
             (Role::Queued, _) if is_declined => Fate::Refused,

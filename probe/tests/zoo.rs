@@ -45,8 +45,8 @@ const STORMS: [&str; 2] = ["churn", "abort-storm"];
 /// How many servers are probed at the same time. Each probe waits for most of its time.
 const AT_ONCE: usize = 32;
 
-/// Probes servers, some at a time, and returns what is not as expected. The machine is busy with it: what
-/// surprises then is tried again alone, as a user would try it.
+/// Probes servers, some at a time, and returns what is not as expected. The machine is busy with
+/// it: what surprises then is tried again alone, as a user would try it.
 fn surprises(
     servers: impl Iterator<Item = Server>,
     cases: impl Fn(&Server) -> Vec<&'static str> + Sync,

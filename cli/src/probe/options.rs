@@ -27,8 +27,9 @@ use crate::values;
 /// was broken. A warning is about what is at risk, unusual, or a policy that some clients can't
 /// live with.
 ///
-/// BYTES are text with \r, \n, \t, \0, \\ and \xHH. COMMAND is run by sh -c. Storms, churn and clients
-/// that vanish are tried only on a local address, unless the server is yours: see the option for that.
+/// BYTES are text with \r, \n, \t, \0, \\ and \xHH. COMMAND is run by sh -c. Storms, churn and
+/// clients that vanish are tried only on a local address, unless the server is yours: see the
+/// option for that.
 ///
 /// Exit codes: 0 no failure, 1 failures (with --strict also warnings), 2 wrong usage, 3 the server
 /// could not be probed (it refuses, or polite clients have no stable answer), or a COMMAND failed.

@@ -17,9 +17,9 @@ pub(crate) const SERVERS: &[Server] = &[Server {
 /// The answer to a request of the zoo.
 pub(crate) const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello";
 
-/// Reads up to the end of a request's head; empty if the client has ended before. The read timeout of
-/// the socket is one for the whole head here, since a timeout that each byte renews can be outlived
-/// for ever.
+/// Reads up to the end of a request's head; empty if the client has ended before. The read timeout
+/// of the socket is one for the whole head here, since a timeout that each byte renews can be
+/// outlived for ever.
 pub(crate) fn head(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     let limit = client.read_timeout()?;
     let deadline = limit.map(|limit| Instant::now() + limit);

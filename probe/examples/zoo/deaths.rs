@@ -234,8 +234,8 @@ fn serves(mut client: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-/// After this time at the latest, Linux has sent a lost packet again: a close before it could reset an
-/// answer that the client has missed.
+/// After this time at the latest, Linux has sent a lost packet again: a close before it could reset
+/// an answer that the client has missed.
 const AGAIN: Duration = Duration::from_millis(400);
 
 fn serves_quietly(client: TcpStream) {

@@ -83,8 +83,8 @@ pub(crate) fn probe_with(server: &Server, cases: &[&str]) -> Report {
     probe(&addr.to_string(), &options, |_| {}).unwrap_or_else(|error| panic!("{}: {error}", server.name))
 }
 
-/// Probes a server this many times with all cases. One with a fault is started again for each case: the
-/// first could end it.
+/// Probes a server this many times with all cases. One with a fault is started again for each case:
+/// the first could end it.
 pub(crate) fn probe_often(server: &Server, runs: u32) -> Vec<Report> {
     let ids: Vec<&str> = finale_probe::cases().map(|case| case.id).collect();
     let together = if server.found_by.is_empty() { ids.len() } else { 1 };

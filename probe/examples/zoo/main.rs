@@ -84,8 +84,8 @@ fn show(name: &str, ids: &[&str]) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// Each server times each case. A cell is the worst verdict of all runs; its expectation, if another,
-/// follows it.
+/// Each server times each case. A cell is the worst verdict of all runs; its expectation, if
+/// another, follows it.
 fn table(runs: u32, name: &str) -> ExitCode {
     let ids: Vec<&str> = finale_probe::cases().map(|case| case.id).collect();
     let mut unexpected = 0;

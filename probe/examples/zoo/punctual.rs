@@ -16,8 +16,8 @@ use crate::kept;
 use crate::reading::{HEAD, Read, read_until, read_within};
 
 const LIMIT: Duration = Duration::from_millis(500);
-/// For a client that does not read. It is longer, since the window of one that reads steadily can open
-/// once in a second: Linux waits until a sixteenth of the buffer is free.
+/// For a client that does not read. It is longer, since the window of one that reads steadily can
+/// open once in a second: Linux waits until a sixteenth of the buffer is free.
 const UNREAD: Duration = Duration::from_secs(2);
 
 pub(crate) const SERVERS: &[Server] = &[

@@ -132,7 +132,8 @@ fn judge(session: &Session, tally: &mut Tally, lane: Client) {
 /// More would be a storm, and more than a browser has for a server that must not be harmed.
 const MOST: usize = 16;
 const BROWSER: usize = 6;
-/// A server that works on one request at a time can have as many as it answers in this time, and two.
+/// A server that works on one request at a time can have as many as it answers in this time, and
+/// two.
 const QUEUE: Duration = Duration::from_secs(1);
 /// How long they are busy at least.
 const BUSY: Duration = Duration::from_secs(1);

@@ -19,8 +19,8 @@ pub(super) const CASES: &[Case] = &[Case {
     run: churn,
 }];
 
-/// Servers of few places have 5, 10, 32, 64 or 128; a process has 1024 descriptors by default. The next
-/// client is served after another.
+/// Servers of few places have 5, 10, 32, 64 or 128; a process has 1024 descriptors by default. The
+/// next client is served after another.
 const MARKS: [usize; 6] = [6, 11, 33, 65, 129, 1025];
 /// More than a browser and a crawler open in a minute is only for servers that may be hurt.
 const POLITE: usize = 33;
@@ -52,8 +52,8 @@ impl Kind {
 }
 
 fn churn(session: &mut Session) -> Result<Finding, Broken> {
-    // A server may serve few at once, and need a moment for each end: one that is refused meanwhile is
-    // no harm, if the next is served soon.
+    // A server may serve few at once, and need a moment for each end: one that is refused meanwhile
+    // is no harm, if the next is served soon.
     Bystander::stay_away(session);
     if let Some(id) = session.limited_since {
         return Ok(Finding::skip(format!("the server limits this address since {id}")));

@@ -1,8 +1,8 @@
-//! What the cases of deadlines share: a client waits, and how it was ended is compared with what the
-//! server is said to do.
+//! What the cases of deadlines share: a client waits, and how it was ended is compared with what
+//! the server is said to do.
 //!
-//! Invariant: too early is judged by the longest time that the server can have counted, and too late
-//! by the shortest. So no server is accused of an early end by a busy machine.
+//! Invariant: too early is judged by the longest time that the server can have counted, and too
+//! late by the shortest. So no server is accused of an early end by a busy machine.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -35,8 +35,9 @@ impl Claim {
         Some(Self { least: one.min(other), most: one.max(other) })
     }
 
-    /// How long to wait for it: an eighth longer than said, since deadlines are round numbers, and one
-    /// that comes just when the wait is over would be taken for the effect of what is done then.
+    /// How long to wait for it: an eighth longer than said, since deadlines are round numbers, and
+    /// one that comes just when the wait is over would be taken for the effect of what is done
+    /// then.
     pub(super) fn wait(claim: Option<Self>, session: &Session) -> Duration {
         let wait = session.options.deadline_wait(claim.map(|claim| claim.most));
         wait + wait / 8
@@ -146,8 +147,8 @@ impl Waiting {
             Some(claim) if end.after > claim.most + late => {
                 (Verdict::Fail, format!("{ended}, too late for the claim of {} ms", claim.most.as_millis()))
             }
-            // A reset discards on some systems what was not read yet. Without words it destroys nothing: some
-            // servers reset on purpose, and keep no TIME-WAIT.
+            // A reset discards on some systems what was not read yet. Without words it destroys
+            // nothing: some servers reset on purpose, and keep no TIME-WAIT.
             _ if end.has_words && end.by_reset => {
                 (Verdict::Warn, format!("{ended}: the reset can destroy the last words"))
             }
@@ -219,8 +220,9 @@ pub(super) fn wait_for_ends(session: &mut Session, all: &mut [Waiting], limit: D
     Ok(())
 }
 
-/// Sends these bytes to a client whose deadline has not come, and waits for what they cause: a server
-/// that looks at its clocks only when data arrives ends this client now, and none of the others.
+/// Sends these bytes to a client whose deadline has not come, and waits for what they cause: a
+/// server that looks at its clocks only when data arrives ends this client now, and none of the
+/// others.
 pub(super) fn poke(session: &mut Session, all: &mut [Waiting], which: usize, bytes: &[u8]) -> Result<(), Broken> {
     let client = all[which].client;
     let ended = |session: &Session| all.iter().filter(|it| session.seen(it.client).has_ended()).count();
@@ -243,8 +245,8 @@ pub(super) fn poke(session: &mut Session, all: &mut [Waiting], which: usize, byt
     Ok(())
 }
 
-/// A deadline can come by chance just when a byte is sent. A second client of the same kind, which sends
-/// nothing more, shows whether it does: the byte has caused nothing then.
+/// A deadline can come by chance just when a byte is sent. A second client of the same kind, which
+/// sends nothing more, shows whether it does: the byte has caused nothing then.
 pub(super) fn confirm_poked(
     session: &mut Session,
     it: &mut Waiting,

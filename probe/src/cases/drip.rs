@@ -29,8 +29,8 @@ pub(super) const CASES: &[Case] = &[Case {
 /// A piece is sent each time this part of the deadline is over.
 const INTERVAL_PERCENT: u32 = 60;
 const SHORTEST: Duration = Duration::from_millis(50);
-/// After this many deadlines of a silent client, in percent, a slow one has outlived it: three pieces
-/// were sent in that time.
+/// After this many deadlines of a silent client, in percent, a slow one has outlived it: three
+/// pieces were sent in that time.
 const OUTLIVED_PERCENT: u32 = 220;
 /// A deadline that is not known is looked for with this many pieces.
 const PIECES: u32 = 5;
@@ -187,8 +187,8 @@ fn judge(session: &Session, drip: &Drip) -> (Verdict, String) {
             let silent = silent.as_millis();
             let what =
                 format!("held for {held} ms with a piece each {each} ms; a silent client is ended after {silent} ms");
-            // A deadline between two reads is what many servers document for bodies, and as their idle time
-            // those whose requests have no head.
+            // A deadline between two reads is what many servers document for bodies, and as their
+            // idle time those whose requests have no head.
             let has_head = drip.slow.stage == Stage::Head && is_http(&session.options.request);
             (if has_head { Verdict::Warn } else { Verdict::Info }, what)
         }

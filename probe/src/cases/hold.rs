@@ -198,8 +198,8 @@ fn read_all(session: &mut Session, clients: &[Client]) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Those that were ended were given up. Of the others, one whose answer is cut now was given up too:
-/// only its kernel has kept it.
+/// Those that were ended were given up. Of the others, one whose answer is cut now was given up
+/// too: only its kernel has kept it.
 fn judge_readers(
     session: &Session,
     all: &[Waiting],

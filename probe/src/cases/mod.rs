@@ -47,8 +47,8 @@ pub(crate) struct Case {
     /// What to change in a server that fails, in one sentence.
     pub(crate) cure: &'static str,
     /// Connections, bytes and seconds that it takes, about, on a server that ends well, without the
-    /// healthy clients. Measured on `examples/http`. "As long as the timeout": [`Options::timeout`],
-    /// by default 10 s.
+    /// healthy clients. Measured on `examples/http`. "As long as the timeout":
+    /// [`Options::timeout`], by default 10 s.
     ///
     /// [`Options::timeout`]: crate::Options::timeout
     pub(crate) cost: &'static str,

@@ -127,9 +127,9 @@ fn sweep(session: &mut Session, tally: &mut Tally, offsets: &[i64], idle: Durati
     Ok(lost)
 }
 
-/// Whether the end was on its way already when the request left. It arrives within a round trip then,
-/// and some time later on a busy machine, which did not schedule this process for `own`. The server's kernel acknowledges such a request too, so that
-/// shows nothing.
+/// Whether the end was on its way already when the request left. It arrives within a round trip
+/// then, and some time later on a busy machine, which did not schedule this process for `own`. The
+/// server's kernel acknowledges such a request too, so that shows nothing.
 fn may_have_crossed(session: &Session, client: Client, own: Duration) -> bool {
     let seen = session.seen(client);
     let after = seen.ended_by_server().zip(seen.written).map(|(end, written)| end.saturating_duration_since(written));

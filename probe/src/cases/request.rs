@@ -20,8 +20,8 @@ pub(super) enum Stage {
 /// The announced length of a body that never comes.
 const BODY: usize = 100_000;
 
-/// The lines of an HTTP/1 request: its first line, and the other lines of its head without the empty
-/// one. `None`: it is something else.
+/// The lines of an HTTP/1 request: its first line, and the other lines of its head without the
+/// empty one. `None`: it is something else.
 struct Http<'a> {
     line: &'a [u8],
     headers: &'a [u8],

@@ -1,6 +1,6 @@
-//! `reset-after-request`, `reset-mid-answer`, `fin-then-reset`: the client ends its connection with an
-//! RST. To the server that is ECONNRESET once, or EPIPE once if the FIN came before; each further write
-//! is EPIPE with SIGPIPE.
+//! `reset-after-request`, `reset-mid-answer`, `fin-then-reset`: the client ends its connection with
+//! an RST. To the server that is ECONNRESET once, or EPIPE once if the FIN came before; each
+//! further write is EPIPE with SIGPIPE.
 //!
 //! Each death is followed by a healthy client.
 
@@ -54,7 +54,8 @@ const GAPS: [(&str, Duration); 3] =
 const AT_WORK: Duration = Duration::from_millis(200);
 /// What takes longer is tried less often.
 const FEW: u32 = 5;
-/// How often a server gets each that must not be harmed: some block an address after ten or a hundred.
+/// How often a server gets each that must not be harmed: some block an address after ten or a
+/// hundred.
 const POLITE: u32 = 2;
 
 fn reset_after_request(session: &mut Session) -> Result<Finding, Broken> {

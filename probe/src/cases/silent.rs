@@ -32,12 +32,13 @@ pub(super) const HINT: &str = "a fact; with --claim it is checked";
 
 fn connect_only(session: &mut Session) -> Result<Finding, Broken> {
     let claims = session.options.claims;
-    // A server may count the time before the first request as idle. That it does is claimed only where a
-    // request has no head of its own.
+    // A server may count the time before the first request as idle. That it does is claimed only
+    // where a request has no head of its own.
     let is_claimed = claims.header.is_some() || !is_http(&session.options.request);
     let claim = Claim::either(claims.header, claims.idle).filter(|_| is_claimed);
-    // With TCP_DEFER_ACCEPT a server does not have the connection before the first byte (tcp(7)). No client
-    // can see that: its kernel answers, and `Options::late` must be long enough for what it waits.
+    // With TCP_DEFER_ACCEPT a server does not have the connection before the first byte (tcp(7)).
+    // No client can see that: its kernel answers, and `Options::late` must be long enough for what
+    // it waits.
     let mut all = Vec::new();
     // The second shows whether an end was caused by the first one's byte.
     for name in ["no byte", "no byte (second client)"] {

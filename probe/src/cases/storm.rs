@@ -18,8 +18,8 @@ pub(super) const CASES: &[Case] = &[Case {
     run: abort_storm,
 }];
 
-/// How many, and how many of them at once. One by one the reset comes before the server has accepted;
-/// all at once fill its queue. A server that fails at fifty is not hurt further.
+/// How many, and how many of them at once. One by one the reset comes before the server has
+/// accepted; all at once fill its queue. A server that fails at fifty is not hurt further.
 const ROUNDS: [(usize, usize); 4] = [(50, 1), (200, 1), (1_000, 1), (1_000, 1_000)];
 /// What is not established after this time without another that is waits for the server's queue of
 /// unaccepted connections.
@@ -94,7 +94,8 @@ fn storm(session: &mut Session, count: usize, wave: usize) -> Result<usize, Brok
     Ok(established)
 }
 
-/// Resets those that are established to this kernel: that is known before the reactor has reported it.
+/// Resets those that are established to this kernel: that is known before the reactor has reported
+/// it.
 fn abort(session: &mut Session, waiting: &mut Vec<Client>) -> usize {
     let mut aborted = 0;
     waiting.retain(|client| {

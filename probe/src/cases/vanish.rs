@@ -1,4 +1,5 @@
-//! `vanish`: clients that are gone without FIN and RST, as when a cable is pulled or a machine dies.
+//! `vanish`: clients that are gone without FIN and RST, as when a cable is pulled or a machine
+//! dies.
 
 use std::time::Duration;
 
@@ -187,7 +188,8 @@ fn prepare(session: &mut Session, stage: Stage) -> Result<Vec<Client>, Broken> {
     Ok(clients)
 }
 
-/// What a client sends when it is back, to ask whether it is still held. No byte completes a request.
+/// What a client sends when it is back, to ask whether it is still held. No byte completes a
+/// request.
 fn next_byte(session: &Session, stage: Stage) -> Vec<u8> {
     let request = &session.options.request;
     let at = if stage == Stage::Request { request.len() / 2 } else { 0 };

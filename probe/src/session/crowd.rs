@@ -32,9 +32,9 @@ impl Session {
 
     /// Whether the server still has connections that were deaf and hear again: each sends `byte`.
     ///
-    /// Keep-alive is not enough for them. A server that has closed repeats its FIN ever more rarely,
-    /// and its kernel answers keep-alive meanwhile. A byte is reset as soon as the program has closed
-    /// (RFC 9293 section 3.6.1), and acknowledged before.
+    /// Keep-alive is not enough for them. A server that has closed repeats its FIN ever more
+    /// rarely, and its kernel answers keep-alive meanwhile. A byte is reset as soon as the program
+    /// has closed (RFC 9293 section 3.6.1), and acknowledged before.
     pub(crate) fn ask_with_byte(&mut self, clients: &[Client], byte: &[u8]) -> Result<Vec<Held>, Broken> {
         for client in clients {
             self.send(*client, byte);
@@ -74,8 +74,9 @@ impl Session {
         }
     }
 
-    /// All clients that are open leave, except the bystander's: politely, since a reset is the death of a
-    /// client, which is for the cases of it. Those that do not hear the server's end are reset.
+    /// All clients that are open leave, except the bystander's: politely, since a reset is the
+    /// death of a client, which is for the cases of it. Those that do not hear the server's end are
+    /// reset.
     pub(crate) fn end_all(&mut self) -> Result<(), Broken> {
         let kept: Vec<Client> = self.bystander.clients().collect();
         let all = self.clients.iter().map(|(client, entry)| (Client(*client), &entry.seen));

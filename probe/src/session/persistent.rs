@@ -150,8 +150,8 @@ impl Session {
 
     /// Sends these bytes, which complete this many requests. On return they have left, if they can.
     pub(crate) fn ask_with(&mut self, client: Client, bytes: &[u8], requests: u32) -> Result<(), Broken> {
-        // After the write it would be too late: by then a fast server has read the request and ended.
-        // A FIN that arrives in the microseconds between is missed: the cases allow for one.
+        // After the write it would be too late: by then a fast server has read the request and
+        // ended. A FIN that arrives in the microseconds between is missed: the cases allow for one.
         let is_open = self.kernel_state(client) == Some("ESTABLISHED");
         self.send(client, bytes);
         self.flush(client)?;
