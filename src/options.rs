@@ -146,6 +146,18 @@ pub(crate) struct Settings {
     pub(crate) paused: bool,
     /// Its listener is stopping: our side ends after it has been idle for this long.
     pub(crate) grace_ms: Option<u64>,
+    /// A layer ends it, where otherwise the reactor does.
+    pub(crate) layer_end: LayerEnd,
+}
+
+/// Whether a layer ends its sockets: see [`Socket::let_layer_end`](crate::Socket::let_layer_end).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum LayerEnd {
+    /// There is no layer.
+    Never,
+    Ends,
+    /// It was told to, by an event.
+    Due,
 }
 
 /// 30 s: longer than four repeated SYNs (at 1, 3, 7 and 15 s), shorter than a person waits.
@@ -199,6 +211,7 @@ impl Default for Settings {
             notify_peer_ended: false,
             paused: false,
             grace_ms: None,
+            layer_end: LayerEnd::Never,
         }
     }
 }

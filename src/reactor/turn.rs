@@ -16,6 +16,7 @@ use super::{Reactor, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
+use crate::options::LayerEnd;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
@@ -448,15 +449,26 @@ impl<N: Net> Reactor<N> {
             Due::Attempt => self.next_attempt(slot),
             Due::Retry => self.table.retry(slot),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
-            Due::Grace => {
-                self.table.entry_mut(slot).flags.set(Flags::END, true);
-                self.table.wake(slot);
-            }
+            Due::Grace => self.end_idle(slot),
             Due::Idle => {
                 self.table.entry_mut(slot).stop_idle_clock();
                 self.apply(slot, Input::Idle);
             }
         }
+    }
+
+    /// Ends an idle socket, or has its layer do it.
+    pub(super) fn end_idle(&mut self, slot: u32) {
+        let has_layer = self.table.settings_of(slot).layer_end != LayerEnd::Never;
+        if has_layer && self.table.entry(slot).state == State::Open {
+            self.table.change_settings(slot, |settings| settings.layer_end = LayerEnd::Due);
+            // If it answers a request first, the grace counts again.
+            self.table.entry_mut(slot).flags.set(Flags::GRACE, true);
+            self.apply(slot, Input::Idle);
+        } else {
+            self.table.entry_mut(slot).flags.set(Flags::END, true);
+        }
+        self.table.wake(slot);
     }
 
     /// A limit of silence has passed, as far as finale can see. Returns whether the peer has taken

@@ -83,6 +83,8 @@ pub(crate) struct Session {
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
+    /// The last plaintext came from the peer, which may wait for an answer.
+    is_asked: bool,
     /// The socket has delivered its `close`.
     pub(crate) is_closed: bool,
     pub(crate) end_called: bool,
@@ -111,6 +113,7 @@ impl Session {
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
+            is_asked: false,
             is_closed: false,
             end_called: false,
             end_waits: false,
@@ -134,6 +137,7 @@ impl Session {
     /// TCP is connected.
     pub(crate) fn begin(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
         self.phase = Phase::Handshaking;
+        socket.let_layer_end();
         self.is_paused |= socket.is_paused();
         socket.resume();
         out.clear();
@@ -163,6 +167,10 @@ impl Session {
                 self.finish(socket, out);
                 false
             }
+            Event::Timeout if socket.take_layer_end() => {
+                self.end_idle(socket, out);
+                false
+            }
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
@@ -179,6 +187,18 @@ impl Session {
                 false
             }
             _ => true,
+        }
+    }
+
+    /// The reactor ends the socket because it is idle, as far as it can see.
+    fn end_idle(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if self.phase != Phase::Ready {
+            // There is no stream yet, and nothing is lost.
+            socket.end();
+        } else if self.is_asked || self.has_unread() {
+            socket.set_answered(false);
+        } else {
+            self.end(socket, out);
         }
     }
 
@@ -204,7 +224,7 @@ impl Session {
             let data = buffers.plain.len() - before;
             self.received += data as u64;
             if data > 0 {
-                self.empty_records = 0;
+                (self.empty_records, self.is_asked) = (0, true);
             } else if record.is_some() && self.phase == Phase::Ready {
                 self.empty_records += 1;
             }
@@ -214,6 +234,9 @@ impl Session {
         self.incoming = if start < incoming.len() { incoming[start..].to_vec() } else { Vec::new() };
         if self.phase == Phase::Handshaking {
             self.handshake_bytes += bytes.len();
+        }
+        if !self.is_asked {
+            socket.set_answered(true);
         }
         self.after(socket, out, progress);
     }
@@ -361,6 +384,7 @@ impl Session {
     /// Encrypts the parts as one stream, in records that are as large as possible, and queues all of
     /// them at once: the socket takes a write whole or not at all.
     fn write_all(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<Backpressure, Error> {
+        self.is_asked = false;
         let count: usize = parts.iter().map(|part| part.len()).sum();
         if count <= SHARED_BYTES {
             out.clear();

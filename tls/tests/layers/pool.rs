@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use finale::sim::{Host, Network, PeerListener};
 use finale::{
-    ConnectOptions, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, RetrySafety, SocketId, Stream, Streams,
-    Ticket,
+    ConnectOptions, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, RetrySafety, SocketId, Stream, Streams, Ticket,
 };
 use finale_tls::Tls;
 
@@ -229,7 +228,11 @@ fn safety(question: &[u8], answer: &[u8], is_reset: bool) -> (RetrySafety, Vec<S
     scene.play(LONG);
     scene.servers[0].write(answer);
     scene.play(LONG);
-    if is_reset { scene.servers[0].reset() } else { scene.servers[0].fin() }
+    if is_reset {
+        scene.servers[0].reset()
+    } else {
+        scene.servers[0].fin()
+    }
     scene.play(Duration::from_secs(60));
     assert_eq!(scene.lost.len(), 1, "{:?}", scene.seen);
     (scene.lost[0], scene.seen)
