@@ -2,6 +2,8 @@
 //!
 //! Invariant: a stream without the peer's close_notify is never complete (RFC 8446 section 6.1).
 
+use std::fmt;
+
 use finale::{ConnectionError, ConnectionErrorKind, LayerErrorKind, OsError};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
@@ -48,6 +50,8 @@ pub enum TlsFailure {
         /// Whether that was before the handshake was done.
         in_handshake: bool,
     },
+    /// The listener was stopped, and the handshake was not done within the grace.
+    Stopped,
     /// The connection failed before its handshake, after the peer's close_notify, or by a limit.
     Connection(ConnectionError),
     /// The peer sent nothing but empty records, key updates or other messages without data.
@@ -76,6 +80,7 @@ impl TlsFailure {
                 (LayerErrorKind::Handshake, format!("{} before it was done", how(cause.as_ref())))
             }
             Self::HandshakeTimeout => (LayerErrorKind::HandshakeTimeout, "the peer was silent or slow".to_owned()),
+            Self::Stopped => (LayerErrorKind::Handshake, "the listener was stopped before it was done".to_owned()),
             Self::PeerAlert { description, in_handshake } => {
                 (kind(*in_handshake), format!("the peer sent the alert {}", alert(*description)))
             }
@@ -91,14 +96,14 @@ impl TlsFailure {
         match self {
             Self::Truncated { cause, .. } | Self::Interrupted { cause } => cause.as_ref().and_then(|cause| cause.os),
             Self::Connection(error) => error.os,
-            Self::HandshakeTimeout | Self::PeerAlert { .. } | Self::Local { .. } | Self::Flood => None,
+            Self::HandshakeTimeout | Self::Stopped | Self::PeerAlert { .. } | Self::Local { .. } | Self::Flood => None,
         }
     }
 }
 
 /// The failure in words, as [`ConnectionError`] has them.
-impl std::fmt::Display for TlsFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for TlsFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.to_error().fmt(f)
     }
 }
@@ -169,4 +174,41 @@ fn explain(error: &Error) -> String {
     };
     let found = error.to_string();
     format!("{advice} ({found})")
+}
+
+/// Why [`Tls::connect`](crate::Tls::connect) could not begin.
+///
+/// ```
+/// use finale::{ConnectOptions, Reactor};
+/// use finale_tls::{ConnectError, Tls};
+/// let (mut reactor, config) = (Reactor::new()?, finale_tls::trust_any_server());
+/// let name = "localhost".try_into()?;
+/// let begun = Tls::new().connect(&mut reactor.context(), "no port", ConnectOptions::default(), &config, name);
+/// assert!(matches!(begun, Err(ConnectError::Socket(_))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq)]
+pub enum ConnectError {
+    /// The address or an option can't be used.
+    Socket(finale::Error),
+    /// No connection can be made with this configuration.
+    Config(Error),
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Socket(error) => error.fmt(f),
+            Self::Config(error) => write!(f, "the TLS configuration can't be used: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Socket(error) => Some(error),
+            Self::Config(error) => Some(error),
+        }
+    }
 }

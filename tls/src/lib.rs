@@ -71,7 +71,7 @@ mod socket;
 mod tls;
 
 pub use config::{ConfigError, client_config, server_config, trust_any_server};
-pub use failure::TlsFailure;
+pub use failure::{ConnectError, TlsFailure};
 pub use rustls;
 pub use socket::{Handshake, TlsContext, TlsSocket};
 pub use tls::{Events, Tls, TlsMetrics};

@@ -17,7 +17,7 @@ use rustls::server::UnbufferedServerConnection;
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::deadlines::Deadlines;
-use crate::failure::TlsFailure;
+use crate::failure::{ConnectError, TlsFailure};
 use crate::record::{Connection, Output};
 use crate::server_name::NotesName;
 use crate::session::{Buffers, Next, Session};
@@ -186,13 +186,14 @@ impl Tls {
         options: ConnectOptions,
         config: &Arc<ClientConfig>,
         server_name: ServerName<'static>,
-    ) -> Result<SocketId, Box<dyn std::error::Error + Send + Sync>>
+    ) -> Result<SocketId, ConnectError>
     where
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let connection = UnbufferedClientConnection::new(Arc::clone(config), server_name)?;
-        let id = context.connect(target, options)?;
+        let connection =
+            UnbufferedClientConnection::new(Arc::clone(config), server_name).map_err(ConnectError::Config)?;
+        let id = context.connect(target, options).map_err(ConnectError::Socket)?;
         self.core.add_client(id, connection);
         Ok(id)
     }
