@@ -1,6 +1,9 @@
 //! TLS streams on the simulated network: the order of events, and every ending.
 
 mod endings;
+mod failures;
+mod floods;
+mod forge;
 mod order;
 mod pauses;
 mod scene;
