@@ -4,6 +4,7 @@ mod endings;
 mod failures;
 mod floods;
 mod forge;
+mod handshakes;
 mod order;
 mod pauses;
 mod scene;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use finale::sim::{Host, Network, PeerSocket};
 use finale::{ConnectOptions, Event, ListenOptions, ListenerId, Reactor, SocketId, StopOptions};
-use finale_tls::rustls::crypto::CryptoProvider;
 use finale_tls::rustls::crypto::ring::cipher_suite;
+use finale_tls::rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use finale_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use finale_tls::rustls::server::WebPkiClientVerifier;
 use finale_tls::rustls::{
@@ -103,6 +103,24 @@ impl Configs {
             .with_no_client_auth()
     }
 
+    /// The groups for the key exchange of TLS 1.3, in each role.
+    pub(crate) fn with_groups(
+        self,
+        server: &[&'static dyn SupportedKxGroup],
+        client: &[&'static dyn SupportedKxGroup],
+    ) -> Self {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let (certificate, key) = certificate(&params);
+        let provider = |groups: &[&'static dyn SupportedKxGroup]| {
+            let mut provider = CryptoProvider::clone(self.client.crypto_provider());
+            provider.kx_groups = groups.to_vec();
+            provider
+        };
+        let versions = [&rustls::version::TLS13];
+        let of = |groups| Self::of(&versions, provider(groups), certificate.clone(), key.clone_key());
+        Self { server: of(server).server, client: of(client).client }
+    }
+
     /// The server wants a certificate of the client, which has none.
     pub(crate) fn with_client_auth(mut self) -> Self {
         let mut roots = RootCertStore::empty();
@@ -136,7 +154,7 @@ pub(crate) struct Scene {
     pub(crate) seen: Vec<String>,
     /// All plaintext for the program.
     pub(crate) data: Vec<u8>,
-    listener: Option<ListenerId>,
+    pub(crate) listener: Option<ListenerId>,
 }
 
 impl Scene {
@@ -163,10 +181,16 @@ impl Scene {
         let listener = scene.reactor.listen((HERE, PORT), options).expect("a free port");
         scene.tls.accept_on(listener.id, &Arc::new(configs.server.clone())).expect("a good configuration");
         scene.listener = Some(listener.id);
-        let socket = scene.network.peer(THERE).connect(listener.addr).expect("begun");
+        let peer = scene.another(configs);
+        (scene, peer)
+    }
+
+    /// Another client of the server.
+    pub(crate) fn another(&self, configs: &Configs) -> Peer {
+        let socket = self.network.peer(THERE).connect(SocketAddr::new(HERE, PORT)).expect("begun");
         let name = "localhost".try_into().expect("a name");
         let tls = ClientConnection::new(Arc::new(configs.client.clone()), name).expect("a good configuration");
-        (scene, Peer::new(socket, tls.into()))
+        Peer::new(socket, tls.into())
     }
 
     /// The program is a client with these options.
