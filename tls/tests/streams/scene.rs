@@ -49,7 +49,7 @@ impl Configs {
         Self::of(versions, provider, certificate, key)
     }
 
-    fn of(
+    pub(crate) fn of(
         versions: &[&'static rustls::SupportedProtocolVersion],
         provider: CryptoProvider,
         certificate: CertificateDer<'static>,
@@ -339,7 +339,12 @@ impl Peer {
     pub(crate) fn turn(&mut self) {
         let out = self.output();
         self.raw(&out);
-        let Some(socket) = &self.socket else { return };
+        self.read();
+    }
+
+    /// Reads what has arrived, and returns it.
+    pub(crate) fn read(&mut self) -> Vec<u8> {
+        let Some(socket) = &self.socket else { return Vec::new() };
         let bytes = socket.read();
         self.has_fin |= socket.has_fin();
         self.is_reset |= socket.is_reset();
@@ -354,6 +359,7 @@ impl Peer {
             }
             let _ = self.tls.reader().read_to_end(&mut self.data);
         }
+        bytes
     }
 
     /// The records of these bytes, without sending them.
