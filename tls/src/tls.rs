@@ -426,7 +426,8 @@ impl<'a> Events<'a, '_> {
         if let Some(session) = core.sessions.get_mut(id)
             && !buffers.plain.is_empty()
         {
-            session.keep_plain(std::mem::take(&mut buffers.plain));
+            // A copy, since the shared buffer is far larger than what may wait there for hours.
+            session.keep_plain(buffers.plain.drain(..).collect());
         }
         if let Some(mut socket) = self.socket.get(id) {
             core.deliver_soon(&mut socket);
