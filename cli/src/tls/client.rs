@@ -1,9 +1,11 @@
 //! TLS of a client: whom it trusts, and what it offers.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use finale::Target;
+use finale_tls::Tls;
 use finale_tls::rustls::client::Resumption;
 use finale_tls::rustls::pki_types::ServerName;
 use finale_tls::rustls::{ClientConfig, RootCertStore};
@@ -35,13 +37,35 @@ pub(crate) struct ClientTls {
 /// What a client needs for its connections.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    pub(crate) config: Arc<ClientConfig>,
-    pub(crate) server_name: ServerName<'static>,
-    /// Whether the server's certificate is checked.
-    pub(crate) verifies: bool,
+    config: Arc<ClientConfig>,
+    server_name: ServerName<'static>,
+    resumes: bool,
+}
+
+impl Client {
+    /// Whether sessions are resumed, if the server permits it.
+    pub(crate) const fn resumes(&self) -> bool {
+        self.resumes
+    }
+
+    /// Connections to this target begin with a handshake.
+    pub(crate) fn connect_to(&self, tls: &mut Tls, target: Target) -> Result<(), Error> {
+        tls.connect_to(target, &self.config, self.server_name.clone())
+            .map_err(|error| Error::io("begin with TLS", io::Error::other(error)))
+    }
 }
 
 impl ClientTls {
+    /// Whether connections have TLS.
+    pub(crate) const fn is_on(&self) -> bool {
+        self.tls
+    }
+
+    /// Whether the server's certificate is checked.
+    pub(crate) const fn verifies(&self) -> bool {
+        !self.insecure
+    }
+
     /// Reads the roots. `None` without TLS.
     pub(crate) fn open(&self, target: &str, resumes: bool) -> Result<Option<Client>, Error> {
         if !self.tls {
@@ -61,7 +85,7 @@ impl ClientTls {
         if let Some(key_log) = super::key_log() {
             config.key_log = key_log;
         }
-        Ok(Some(Client { config: Arc::new(config), server_name, verifies: !self.insecure }))
+        Ok(Some(Client { config: Arc::new(config), server_name, resumes }))
     }
 
     fn server_name(&self, target: &str) -> Result<ServerName<'static>, Error> {
