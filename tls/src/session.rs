@@ -80,6 +80,8 @@ pub(crate) struct Session {
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
     bytes_read: u64,
+    /// Plaintext has arrived since the program wrote last.
+    awaits_answer: bool,
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
@@ -88,6 +90,9 @@ pub(crate) struct Session {
     pub(crate) end_called: bool,
     /// close_notify waits for room in the socket's queue.
     end_waits: bool,
+    /// Without half-open: our end follows the peer's. The socket must not end by itself, because
+    /// close_notify comes before the FIN.
+    ends_with_peer: bool,
     is_discarding: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
@@ -108,12 +113,14 @@ impl Session {
             ledger: Ledger::default(),
             received: 0,
             bytes_read: 0,
+            awaits_answer: false,
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
             is_closed: false,
             end_called: false,
             end_waits: false,
+            ends_with_peer: false,
             is_discarding: false,
             is_paused: false,
             is_held: false,
@@ -136,6 +143,7 @@ impl Session {
         self.phase = Phase::Handshaking;
         self.is_paused |= socket.is_paused();
         socket.resume();
+        socket.set_farewell(true);
         out.clear();
         let progress = self.connection.receive(&mut [], &mut Vec::new(), out);
         self.after(socket, out, progress);
@@ -159,13 +167,23 @@ impl Session {
                 self.receive(socket, bytes, buffers, out);
                 false
             }
+            Event::Drain if is_usable && !self.early.is_empty() => {
+                self.flush_early(socket, out);
+                false
+            }
             Event::Drain if self.end_waits => {
                 self.finish(socket, out);
+                false
+            }
+            Event::Timeout if socket.is_farewell_due() => {
+                self.stopped(socket, out);
                 false
             }
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
+                self.ends_with_peer |= !socket.allows_half_open();
+                socket.set_allow_half_open(true);
                 self.ended(socket, None, out);
                 false
             }
@@ -194,6 +212,7 @@ impl Session {
         out.clear();
         let (mut start, mut end) = (0, 0);
         let mut progress = Progress::default();
+        let received = self.received;
         while end < incoming.len() && progress.error.is_none() && !progress.peer_closed {
             // An incomplete one is passed on too: it may be invalid already.
             let record = record_end(incoming, end);
@@ -215,13 +234,18 @@ impl Session {
         if self.phase == Phase::Handshaking {
             self.handshake_bytes += bytes.len();
         }
+        self.awaits_answer |= self.received > received;
+        if !self.awaits_answer {
+            socket.set_answered();
+        }
         self.after(socket, out, progress);
     }
 
     /// What a piece of input, or its absence, has brought.
     fn after(&mut self, socket: &mut Socket<'_>, out: &mut Output, progress: Progress) {
-        if self.server_name.is_none() {
-            self.server_name = server_name::take();
+        // Always: a client's second message would leave it to the next session.
+        if let Some(name) = server_name::take() {
+            self.server_name = Some(name);
         }
         if let Some(error) = progress.error {
             return self.fail(socket, TlsFailure::of(error, self.phase != Phase::Ready), out);
@@ -240,8 +264,6 @@ impl Session {
             self.peer_closed = true;
             self.owed.end = true;
             self.incoming = Vec::new();
-            // What follows is not part of the stream.
-            socket.discard();
         }
     }
 
@@ -261,6 +283,9 @@ impl Session {
 
     /// What was written before the handshake was done.
     fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if !self.early.is_empty() && socket.queued_bytes() >= socket.write_limit() {
+            return; // It follows at `drain`.
+        }
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
             // A failure here is an event of its own.
@@ -271,6 +296,16 @@ impl Session {
         self.owed.drain = wants_drain && !self.end_called && !socket.request_drain();
         if self.end_called {
             self.finish(socket, out);
+        }
+    }
+
+    /// Its listener was stopped, and its grace is over.
+    fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if self.phase == Phase::Ready {
+            self.end(socket, out);
+        } else if self.failure.is_none() {
+            out.clear();
+            self.fail(socket, TlsFailure::Stopped, out);
         }
     }
 
@@ -350,7 +385,7 @@ impl Session {
         if queued_bytes >= limit_bytes {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
-        if self.phase == Phase::Ready {
+        if self.phase == Phase::Ready && self.early.is_empty() {
             return self.write_all(socket, parts, out);
         }
         parts.iter().for_each(|part| self.early.extend_from_slice(part));
@@ -362,6 +397,7 @@ impl Session {
     /// them at once: the socket takes a write whole or not at all.
     fn write_all(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<Backpressure, Error> {
         let count: usize = parts.iter().map(|part| part.len()).sum();
+        self.awaits_answer = false;
         if count <= SHARED_BYTES {
             out.clear();
             self.encrypt(socket, parts, out)?;
@@ -441,8 +477,8 @@ impl Session {
 
     /// close_notify and our FIN, after the last record.
     fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        self.end_waits = socket.queued_bytes() >= socket.write_limit();
-        if self.end_waits {
+        self.end_waits = !self.early.is_empty() || socket.queued_bytes() >= socket.write_limit();
+        if self.end_waits || socket.end_called() {
             return;
         }
         out.clear();
@@ -456,6 +492,8 @@ impl Session {
         self.is_held |= is_hold;
         self.is_paused |= !is_hold;
         match self.phase {
+            // What is left is the peer's FIN, which must be seen.
+            Phase::Ready if self.is_over() => {}
             Phase::Ready if is_hold => socket.hold(),
             Phase::Ready => socket.pause(),
             Phase::Connecting | Phase::Handshaking => {}
@@ -469,6 +507,20 @@ impl Session {
             Phase::Ready if is_release => socket.release(),
             Phase::Ready => socket.resume(),
             Phase::Connecting | Phase::Handshaking => {}
+        }
+    }
+
+    /// The program has seen all that the peer sends.
+    const fn is_over(&self) -> bool {
+        self.failure.is_some() || (self.peer_closed && !self.owed.end)
+    }
+
+    /// The end was delivered.
+    pub(crate) fn after_end(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        // What follows is not part of the stream.
+        socket.discard();
+        if self.ends_with_peer || !socket.allows_half_open() {
+            self.end(socket, out);
         }
     }
 
@@ -544,7 +596,13 @@ impl Session {
     }
 
     /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
-    pub(crate) fn next(&mut self, plain: &mut Vec<u8>) -> Option<Next> {
+    pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
+        let is_own = matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::Flood));
+        if !is_own && socket.is_some_and(Socket::destroy_called) {
+            // The next event is `close`.
+            plain.clear();
+            self.owed = Owed { close: self.owed.close, ..Owed::default() };
+        }
         if self.is_discarding {
             self.bytes_read += plain.len() as u64;
             plain.clear();
