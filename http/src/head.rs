@@ -209,8 +209,7 @@ fn split(target: &str) -> Option<(&str, &str)> {
             if !is_host(&rest.as_bytes()[..host]) {
                 return None;
             }
-            let local = &rest[host..];
-            local
+            &rest[host..]
         }
         None if target.starts_with('/') || target == "*" => target,
         None => return None,
