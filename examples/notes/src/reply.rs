@@ -10,7 +10,7 @@ use crate::database::Outcome;
 
 /// The page has its own files, and no others. No other page can show it in a frame.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-                      base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+                      img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 /// An attachment is never shown as a page of this origin.
 const ATTACHMENT_POLICY: &str = "default-src 'none'; sandbox";
 /// How long a client should wait if there is no room for its request.
