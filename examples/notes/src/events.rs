@@ -3,7 +3,7 @@
 //! Invariant: a client gets every change once and in order, or an event that says that it has to
 //! load everything again.
 
-use finale::{SocketId, SocketMap};
+use finale::{SocketId, SocketMap, Stream as _};
 use finale_http::{LAST_CHUNK, chunk};
 
 use crate::Sock;
@@ -115,7 +115,7 @@ impl Events {
         let Some(client) = self.clients.get(socket.id()) else { return };
         let is_slow = socket.queued_bytes() + text.len() > QUEUED;
         let chunk = if client.is_chunked { chunk(text.as_bytes()) } else { text.as_bytes().to_vec() };
-        if is_slow || socket.write_owned(chunk).is_err() {
+        if is_slow || socket.write(&chunk).is_err() {
             self.dropped += u64::from(is_slow);
             self.clients.remove(socket.id());
             socket.destroy();

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use finale_tls::TlsMetrics;
+
 /// The upper ends of the histogram's buckets, in microseconds: from a read out of the cache to a
 /// disk that is in trouble.
 const BUCKETS: [u64; 11] = [100, 250, 500, 1_000, 2_500, 5_000, 10_000, 25_000, 100_000, 500_000, 2_500_000];
@@ -40,7 +42,7 @@ impl Metrics {
         self.latency_max = self.latency_max.max(took);
     }
 
-    pub(crate) fn print(&self, now: &Now, reactor: &finale::Metrics) -> String {
+    pub(crate) fn print(&self, now: &Now, reactor: &finale::Metrics, tls: &TlsMetrics) -> String {
         let mut page = Page::default();
         let answers = self.answers.iter().map(|(status, count)| (format!("{{status=\"{status}\"}}"), *count));
         page.family("notes_answers_total", "counter", "Answers by status.", answers);
@@ -49,20 +51,8 @@ impl Metrics {
         page.histogram(self);
         page.one("notes_followers", "gauge", "Clients that follow the events.", now.followers as u64);
         page.one("notes_followers_dropped_total", "counter", "Followers that were too slow.", now.dropped_followers);
-        let live = reactor.live_by_state().map(|(state, count)| (format!("{{state=\"{state:?}\"}}"), count as u64));
-        page.family("notes_connections", "gauge", "Connections by state.", live);
-        page.one("notes_connections_accepted_total", "counter", "Accepted connections.", reactor.accepted);
-        let ends = [
-            ("confirmed", reactor.confirmed),
-            ("handed_off", reactor.handed_off),
-            ("destroyed", reactor.destroyed),
-            ("failed", reactor.failed()),
-        ];
-        let ends = ends.map(|(how, count)| (format!("{{end=\"{how}\"}}"), count));
-        page.family("notes_connections_closed_total", "counter", "How connections have ended.", ends);
-        page.one("notes_read_bytes_total", "counter", "Bytes from clients.", reactor.bytes_read);
-        page.one("notes_written_bytes_total", "counter", "Bytes to clients.", reactor.bytes_written);
-        page.one("notes_queued_bytes", "gauge", "Bytes that wait for clients.", reactor.queued_bytes);
+        page.connections(reactor);
+        page.tls(tls);
         page.text
     }
 }
@@ -82,6 +72,32 @@ impl Page {
 
     fn one(&mut self, name: &str, kind: &str, help: &str, value: u64) {
         self.family(name, kind, help, [(String::new(), value)]);
+    }
+
+    fn connections(&mut self, reactor: &finale::Metrics) {
+        let live = reactor.live_by_state().map(|(state, count)| (format!("{{state=\"{state:?}\"}}"), count as u64));
+        self.family("notes_connections", "gauge", "Connections by state.", live);
+        self.one("notes_connections_accepted_total", "counter", "Accepted connections.", reactor.accepted);
+        let ends = [
+            ("confirmed", reactor.confirmed),
+            ("handed_off", reactor.handed_off),
+            ("destroyed", reactor.destroyed),
+            ("failed", reactor.failed()),
+        ];
+        let ends = ends.map(|(how, count)| (format!("{{end=\"{how}\"}}"), count));
+        self.family("notes_connections_closed_total", "counter", "How connections have ended.", ends);
+        self.one("notes_read_bytes_total", "counter", "Bytes from clients.", reactor.bytes_read);
+        self.one("notes_written_bytes_total", "counter", "Bytes to clients.", reactor.bytes_written);
+        self.one("notes_queued_bytes", "gauge", "Bytes that wait for clients.", reactor.queued_bytes);
+    }
+
+    fn tls(&mut self, tls: &TlsMetrics) {
+        let handshakes =
+            [("full", tls.handshakes - tls.resumed), ("resumed", tls.resumed), ("failed", tls.failed_handshakes)];
+        let handshakes = handshakes.map(|(how, count)| (format!("{{kind=\"{how}\"}}"), count));
+        self.family("notes_tls_handshakes_total", "counter", "Handshakes of TLS.", handshakes);
+        self.one("notes_tls_truncated_total", "counter", "Streams without close_notify.", tls.truncated);
+        self.one("notes_tls_failed_total", "counter", "Streams that failed after their handshake.", tls.failed);
     }
 
     fn histogram(&mut self, metrics: &Metrics) {

@@ -13,8 +13,15 @@ pub(crate) struct Options {
     /// The file of the database; it is created if it does not exist
     #[arg(long, default_value = "notes.db", value_name = "FILE")]
     pub(crate) data: PathBuf,
+    /// The certificate with those above it, in PEM format; SIGHUP reads both files again. Without
+    /// one, the service makes its own for localhost
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// The key of the certificate, in PEM format
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    pub(crate) tls_key: Option<PathBuf>,
     /// HTTP without TLS, behind a proxy or for a test
-    #[arg(long)]
+    #[arg(long, conflicts_with = "tls_cert")]
     pub(crate) plain: bool,
     /// Connections at a time; further ones wait in the backlog
     #[arg(long, default_value_t = 1000, value_name = "N")]

@@ -1,8 +1,8 @@
 //! Answers as the routes make them.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 
-use finale::Buffer;
 use finale_http::Answer;
 use rusqlite::ErrorCode;
 
@@ -22,11 +22,11 @@ pub(crate) struct Reply {
     pub(crate) status: u16,
     kind: String,
     headers: Vec<(&'static str, String)>,
-    pub(crate) body: Buffer,
+    pub(crate) body: Cow<'static, [u8]>,
 }
 
 impl Reply {
-    pub(crate) fn new(status: u16, kind: &str, body: impl Into<Buffer>) -> Self {
+    pub(crate) fn new(status: u16, kind: &str, body: impl Into<Cow<'static, [u8]>>) -> Self {
         Self { status, kind: kind.to_owned(), headers: Vec::new(), body: body.into() }
     }
 
@@ -37,7 +37,7 @@ impl Reply {
 
     /// A page, or what belongs to it.
     pub(crate) fn file(kind: &str, body: &'static str) -> Self {
-        Self::new(200, kind, body).with("Content-Security-Policy", POLICY).with("Cache-Control", "no-cache")
+        Self::new(200, kind, body.as_bytes()).with("Content-Security-Policy", POLICY).with("Cache-Control", "no-cache")
     }
 
     pub(crate) fn json(status: u16, value: &impl serde::Serialize) -> Self {
@@ -79,7 +79,7 @@ impl From<Outcome> for Reply {
                 .with("Content-Disposition", "attachment")
                 .with("Content-Security-Policy", ATTACHMENT_POLICY)
                 .with("Cache-Control", "no-store"),
-            Outcome::Done | Outcome::Following(_) => Self::new(204, "", ""),
+            Outcome::Done | Outcome::Following(_) => Self::new(204, "", &[][..]),
             Outcome::NotFound => Self::error(404, "there is no such note"),
             Outcome::Failed(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => Self::busy(),
             Outcome::Failed(ErrorCode::DiskFull) => Self::error(507, "the disk is full"),

@@ -8,8 +8,9 @@
 use std::fmt::Display;
 use std::time::{Duration, Instant, SystemTime};
 
-use finale::{Backpressure, Event, Inbox, ListenOptions, Reactor, SocketId, SocketMap};
+use finale::{Backpressure, Event, Inbox, ListenOptions, Reactor, SocketId, SocketMap, Stream as _, Streams as _};
 use finale_http::{Answer, CONTINUE, Head, Parser, Part};
+use finale_tls::{Tls, TlsContext};
 
 use crate::Sock;
 use crate::database::{Database, Following, Message, Outcome, Work};
@@ -29,6 +30,8 @@ const REQUEST: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(30);
 /// Attachments that are received or sent at a time: they are whole in memory.
 const HEAVY: usize = 64;
+/// Connections without a request are ended in this many shares, one per tick.
+const SHARES: u32 = 8;
 
 pub(crate) fn listen_options(options: &Options) -> ListenOptions {
     ListenOptions::default().idle_timeout(IDLE).write_timeout(WRITE).max_connections(options.max_connections)
@@ -79,7 +82,8 @@ pub(crate) struct Service {
     /// Connections that wait for the numbers of the reactor.
     wants_metrics: Vec<SocketId>,
     log: Log,
-    is_stopping: bool,
+    /// Ticks until connections without a request are ended.
+    stopping: Option<u32>,
 }
 
 impl Service {
@@ -93,7 +97,7 @@ impl Service {
             metrics: Metrics::default(),
             wants_metrics: Vec::new(),
             log,
-            is_stopping: false,
+            stopping: None,
         }
     }
 
@@ -101,6 +105,9 @@ impl Service {
     pub(crate) fn handle(&mut self, socket: &mut Sock<'_>, event: Event<'_>) {
         let id = socket.id();
         match event {
+            Event::Connection => {
+                self.connections.or_default(id);
+            }
             Event::Data(bytes) if !socket.end_called() => {
                 let connection = self.connections.or_default(id);
                 // A client that follows has nothing to send.
@@ -145,7 +152,7 @@ impl Service {
             }
             match connection.parser.next() {
                 Ok(Some(Part::Head(head))) => self.begin(socket, head),
-                Ok(Some(Part::Expectation)) => send(socket, connection, CONTINUE.to_vec(), None),
+                Ok(Some(Part::Expectation)) => send(socket, connection, &[CONTINUE]),
                 Ok(Some(Part::Body(body))) => self.work(socket, body),
                 Ok(None) if connection.end_called => return socket.end(),
                 Ok(None) => return connection.wait_for_rest(socket),
@@ -163,7 +170,7 @@ impl Service {
         });
         let connection = self.connections.or_default(socket.id());
         let has_body = !head.length().is_empty();
-        let mut request = Request { head, route: None, begun: socket.now() };
+        let mut request = Request { head, route: None, begun: socket.socket().now() };
         match route {
             Ok(route) => {
                 connection.parser.limit_body(route.body_limit(&self.options));
@@ -188,7 +195,7 @@ impl Service {
         let id = socket.id();
         let connection = self.connections.or_default(id);
         if std::mem::take(&mut connection.has_deadline) {
-            socket.set_deadline(None);
+            socket.socket().set_deadline(None);
         }
         let Some(route) = connection.request.as_ref().and_then(|request| request.route.as_ref()) else { return };
         match route.begin(body) {
@@ -246,19 +253,19 @@ impl Service {
         let is_chunked = !request.head.is_http10();
         let answer = Answer::new(200).header("Content-Type", "text/event-stream").header("Cache-Control", "no-store");
         let answer = if is_chunked { answer.chunked() } else { answer };
-        send(socket, connection, answer.date(SystemTime::now()).close().into_bytes(), None);
+        send(socket, connection, &[&answer.date(SystemTime::now()).close().into_bytes()]);
         connection.state = State::Following;
         // Both sides may be silent; the heartbeats show whether the client is there.
-        socket.set_idle_timeout(None);
+        socket.socket().set_idle_timeout(None);
         self.count(socket.id(), &request, 200);
         self.events.add(socket, following, is_chunked);
-        if self.is_stopping {
+        if self.stopping.is_some() {
             self.events.end_all(socket);
         }
     }
 
     /// Answers `GET /metrics`. Call it after each event.
-    pub(crate) fn answer_metrics(&mut self, reactor: &mut Reactor) {
+    pub(crate) fn answer_metrics(&mut self, reactor: &mut Reactor, tls: &mut Tls) {
         for id in std::mem::take(&mut self.wants_metrics) {
             let now = Now {
                 in_flight: self.connections.iter().filter(|(_, connection)| connection.request.is_some()).count(),
@@ -266,10 +273,11 @@ impl Service {
                 followers: self.events.len(),
                 dropped_followers: self.events.dropped,
             };
-            let text = self.metrics.print(&now, &reactor.metrics());
-            let Some(mut socket) = reactor.socket(id) else { continue };
+            let text = self.metrics.print(&now, &reactor.metrics(), &tls.metrics());
+            let mut context = tls.context(reactor.context());
+            let Some(mut socket) = context.stream(id) else { continue };
             self.connections.or_default(id).state = State::Reading;
-            let reply = Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", text);
+            let reply = Reply::new(200, "text/plain; version=0.0.4; charset=utf-8", text.into_bytes());
             self.respond(&mut socket, reply.with("Cache-Control", "no-store"));
             self.proceed(&mut socket);
         }
@@ -297,7 +305,7 @@ impl Service {
         self.connections.or_default(socket.id()).is_last = true;
         self.respond(socket, reply);
         // Even a client that never finishes to send.
-        socket.set_deadline(REQUEST);
+        socket.socket().set_deadline(REQUEST);
     }
 
     /// Sends the answer to the present request.
@@ -306,7 +314,7 @@ impl Service {
         let request = connection.request.take();
         let answer = reply.head().date(SystemTime::now());
         let is_head = request.as_ref().is_some_and(|request| request.head.method() == "HEAD");
-        let is_last = connection.is_last || self.is_stopping;
+        let is_last = connection.is_last || self.stopping.is_some();
         let (answer, is_last) = match &request {
             Some(Request { head, .. }) => {
                 let is_last = is_last || !head.keep_alive();
@@ -315,7 +323,8 @@ impl Service {
             None => (answer.close(), true),
         };
         let status = reply.status;
-        send(socket, connection, answer.into_bytes(), (!is_head).then_some(reply.body));
+        let body = if is_head { &[] } else { &reply.body[..] };
+        send(socket, connection, &[&answer.into_bytes(), body]);
         if is_last {
             socket.end();
             socket.discard();
@@ -348,14 +357,36 @@ impl Service {
             // If there is no room, the next job finds the changes.
             let _ = self.database.begin(None, Work::Look);
         }
+        match self.stopping {
+            Some(0) => (0..SHARES).for_each(|share| self.end_idle(any, share)),
+            Some(left) => {
+                self.end_idle(any, left);
+                self.stopping = Some(left - 1);
+            }
+            None => {}
+        }
     }
 
-    /// From now on each answer is the last of its connection.
-    pub(crate) fn stop(&mut self, reactor: &mut Reactor) {
-        self.is_stopping = true;
-        let Some((id, _)) = self.connections.iter().next() else { return };
-        if let Some(mut any) = reactor.socket(id) {
+    /// From now on each answer is the last of its connection. A connection without a request is
+    /// ended after this many ticks: a request that is under way by then gets its answer.
+    pub(crate) fn stop(&mut self, streams: &mut TlsContext<'_>, grace: u32) {
+        self.stopping = Some(grace);
+        let any = self.connections.iter().next();
+        if let Some(mut any) = any.and_then(|(id, _)| streams.stream(id)) {
             self.events.end_all(&mut any);
+        }
+    }
+
+    /// Ends the connections that have no request, after the grace and in shares: their clients
+    /// connect again, to the process that serves then.
+    fn end_idle(&mut self, any: &mut Sock<'_>, share: u32) {
+        let is_idle = |connection: &Connection| connection.state == State::Reading && !connection.parser.has_begun();
+        let idle = self.connections.iter().filter(|(_, connection)| is_idle(connection));
+        let ids: Vec<SocketId> = idle.map(|(id, _)| id).filter(|id| id.index() % SHARES == share).collect();
+        for id in ids {
+            if let Some(mut socket) = any.get(id) {
+                socket.end();
+            }
         }
     }
 }
@@ -365,19 +396,15 @@ impl Connection {
     fn wait_for_rest(&mut self, socket: &mut Sock<'_>) {
         let has_begun = self.parser.has_begun();
         if std::mem::replace(&mut self.has_deadline, has_begun) != has_begun {
-            socket.set_deadline(has_begun.then_some(REQUEST));
+            socket.socket().set_deadline(has_begun.then_some(REQUEST));
         }
     }
 }
 
 /// Sends bytes to the client. If they can't be sent, the connection is reset, so that the stream
 /// has no gap.
-fn send(socket: &mut Sock<'_>, connection: &mut Connection, head: Vec<u8>, body: Option<finale::Buffer>) {
-    let written = match body {
-        Some(body) => socket.write_owned_parts([head.into(), body]),
-        None => socket.write_owned(head),
-    };
-    match written {
+fn send(socket: &mut Sock<'_>, connection: &mut Connection, parts: &[&[u8]]) {
+    match socket.write_parts(parts) {
         Ok(Backpressure::Room) => {}
         Ok(Backpressure::Full) => connection.is_full = true,
         Err(_) => socket.destroy(),
