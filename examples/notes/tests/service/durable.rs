@@ -54,8 +54,7 @@ fn write(mut client: Client, name: usize, count: &Count) -> Acknowledged {
 
 /// `None`: the connection is broken.
 fn exchange(client: &mut Client, request: &str) -> Option<crate::harness::Answer> {
-    use std::io::Write as _;
-    client.stream.get_mut().write_all(request.as_bytes()).ok()?;
+    client.try_send(request).ok()?;
     client.try_answer().ok()
 }
 

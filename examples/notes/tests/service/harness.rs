@@ -2,13 +2,16 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::{BufRead as _, BufReader, PipeReader, Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, PipeReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
 
+use finale_tls::rustls::pki_types::ServerName;
+use finale_tls::rustls::{ClientConfig, ClientConnection, StreamOwned};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// It ends a test that would hang, and measures nothing.
@@ -22,10 +25,18 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     folder
 }
 
+/// Where a service listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Address {
+    pub(crate) addr: SocketAddr,
+    /// How clients trust it, with TLS.
+    pub(crate) config: Option<Arc<ClientConfig>>,
+}
+
 /// A running service. It ends with the test, and so do the processes that have replaced it.
 pub(crate) struct Notes {
     pub(crate) child: Child,
-    pub(crate) addr: SocketAddr,
+    pub(crate) at: Address,
     lines: Receiver<String>,
     /// The process that serves now.
     pid: u32,
@@ -40,19 +51,21 @@ impl Notes {
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         let (out, pipe) = std::io::pipe().expect("descriptors");
         let mut command = Command::new(env!("CARGO_BIN_EXE_notes"));
-        command.args(["--plain", "--listen", "127.0.0.1:0", "--data"]).arg(folder.join("notes.db")).args(args);
+        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(folder.join("notes.db")).args(args);
         let child = command.stdin(Stdio::null()).stdout(pipe).spawn().expect("it starts");
         // It holds an end of the pipe.
         drop(command);
         let lines = lines(out);
         let first = lines.recv_timeout(GUARD).expect("it listens");
-        let addr = first.split_once(" listening on http://").and_then(|(_, addr)| addr.parse().ok());
-        let addr = addr.unwrap_or_else(|| panic!("no address in {first:?}"));
-        Self { pid: child.id(), child, addr, lines }
+        let url = first.split_once(" listening on ").expect("an address").1;
+        let (scheme, addr) = url.split_once("://").expect("an address");
+        let config = (scheme == "https").then(finale_tls::trust_any_server);
+        let at = Address { addr: addr.parse().expect("an address"), config };
+        Self { pid: child.id(), child, at, lines }
     }
 
     pub(crate) fn client(&self) -> Client {
-        Client::connect(self.addr)
+        Client::connect(&self.at)
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
@@ -127,7 +140,39 @@ fn lines(out: PipeReader) -> Receiver<String> {
 
 /// One connection.
 pub(crate) struct Client {
-    pub(crate) stream: BufReader<TcpStream>,
+    pub(crate) stream: BufReader<Stream>,
+}
+
+/// A stream with TLS or without.
+pub(crate) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+impl Read for Stream {
+    fn read(&mut self, bytes: &mut [u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(bytes),
+            // A FIN without close_notify is an error.
+            Self::Tls(stream) => stream.read(bytes),
+        }
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,18 +184,39 @@ pub(crate) struct Answer {
 }
 
 impl Client {
-    pub(crate) fn connect(addr: SocketAddr) -> Self {
-        let stream = TcpStream::connect(addr).expect("it listens");
+    pub(crate) fn connect(at: &Address) -> Self {
+        let stream = TcpStream::connect(at.addr).expect("it listens");
         stream.set_read_timeout(Some(GUARD)).expect("set");
+        let stream = match &at.config {
+            Some(config) => {
+                let name = ServerName::try_from("localhost").expect("a name");
+                let connection = ClientConnection::new(Arc::clone(config), name).expect("a configuration");
+                Stream::Tls(Box::new(StreamOwned::new(connection, stream)))
+            }
+            None => Stream::Plain(stream),
+        };
         Self { stream: BufReader::new(stream) }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.get_mut().write_all(bytes.as_ref()).expect("it reads");
+        self.try_send(bytes).expect("it reads");
+    }
+
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes.as_ref())?;
+        self.stream.get_mut().flush()
     }
 
     pub(crate) fn finish(&mut self) {
-        self.stream.get_mut().shutdown(Shutdown::Write).expect("it is connected");
+        let stream = match self.stream.get_mut() {
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => {
+                stream.conn.send_close_notify();
+                stream.flush().expect("it reads");
+                &mut stream.sock
+            }
+        };
+        stream.shutdown(Shutdown::Write).expect("it is connected");
     }
 
     pub(crate) fn get(&mut self, path: &str) -> Answer {

@@ -1,7 +1,5 @@
 //! What is refused, and that its answer arrives.
 
-use std::io::Write as _;
-
 use serde_json::json;
 
 use crate::harness::{Client, Notes, folder, note, request};
@@ -139,7 +137,7 @@ fn a_client_that_leaves_in_the_middle_of_anything_harms_nothing() {
     // Some are gone before their answer is.
     for _ in 0..50 {
         let mut client = notes.client();
-        client.stream.get_mut().write_all(text.as_bytes()).expect("it reads");
+        client.send(&text);
     }
     while notes.metric("notes_requests_in_flight") > 1.0 {}
     let list = notes.client().get("/api/notes").json();

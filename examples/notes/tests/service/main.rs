@@ -7,3 +7,4 @@ mod harness;
 mod limits;
 mod probed;
 mod restart;
+mod tls;

@@ -8,7 +8,7 @@ use crate::harness::{Notes, folder, request};
 
 #[test]
 fn the_probe_finds_no_failure() {
-    let notes = Notes::start(&folder("probed"), &["--max-attachment", "16777216"]);
+    let notes = Notes::start(&folder("probed"), &["--plain", "--max-attachment", "16777216"]);
     let mut client = notes.client();
     let path = format!("/api/notes/{}/attachment", client.note("POST", "/api/notes", "big").id());
     client.send(request("PUT", &path, "", &"x".repeat(10_000_000)));
@@ -20,7 +20,7 @@ fn the_probe_finds_no_failure() {
         Some(b"PUT /api/notes/1/attachment HTTP/1.1\r\nHost: x\r\nContent-Length: 28000000\r\n\r\n".to_vec());
     options.timeout = Duration::from_secs(2);
     options.runs = 5;
-    let report = probe(&notes.addr.to_string(), &options, |_| {}).expect("it answers");
+    let report = probe(&notes.at.addr.to_string(), &options, |_| {}).expect("it answers");
     assert_eq!(report.failures(), 0, "{report}");
     assert!(report.count(Verdict::Pass) > 10, "{report}");
 }

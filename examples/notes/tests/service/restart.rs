@@ -1,20 +1,19 @@
 //! A restart and a stop under load.
 
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 
-use crate::harness::{Client, Notes, folder, note};
+use crate::harness::{Address, Client, Notes, folder, note};
 
 /// Clients under load, half of which keep their connections.
 const CLIENTS: usize = 6;
 
 /// Requests until `is_over`, each of which must be answered well.
-fn load(addr: SocketAddr, keeps: bool, answered: &AtomicUsize, is_over: &AtomicBool) {
+fn load(at: &Address, keeps: bool, answered: &AtomicUsize, is_over: &AtomicBool) {
     let mut kept: Option<Client> = None;
     while !is_over.load(Ordering::Relaxed) {
-        let mut client = kept.take().unwrap_or_else(|| Client::connect(addr));
+        let mut client = kept.take().unwrap_or_else(|| Client::connect(at));
         let number = answered.fetch_add(1, Ordering::Relaxed);
         let answer = if number.is_multiple_of(3) {
             client.note("POST", "/api/notes", &format!("note {number}"))
@@ -31,12 +30,14 @@ fn load(addr: SocketAddr, keeps: bool, answered: &AtomicUsize, is_over: &AtomicB
 fn a_restart_under_load_loses_no_request() {
     let mut notes = Notes::start(&folder("restart_load"), &[]);
     let (answered, is_over) = (AtomicUsize::new(0), AtomicBool::new(false));
-    let addr = notes.addr;
+    let at = notes.at.clone();
     let mut replaced = Vec::new();
     std::thread::scope(|scope| {
         let shared = (&answered, &is_over);
-        let clients: Vec<_> =
-            (0..CLIENTS).map(|number| scope.spawn(move || load(addr, number % 2 == 0, shared.0, shared.1))).collect();
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| (number % 2 == 0, &at))
+            .map(|(keeps, at)| scope.spawn(move || load(at, keeps, shared.0, shared.1)))
+            .collect();
         for _ in 0..3 {
             let before = answered.load(Ordering::Relaxed);
             replaced.push(notes.restart());
