@@ -25,9 +25,6 @@ mod retries;
 mod room;
 #[path = "../../examples/http/server.rs"]
 mod server;
-#[path = "../../examples/tls/session.rs"]
-#[allow(dead_code, reason = "the tests drive a part of it")]
-mod session;
 #[path = "../../examples/socks5/proxy.rs"]
 mod tunnels;
 
@@ -44,5 +41,4 @@ mod proxy;
 mod random_proxy;
 mod servers;
 mod socks5;
-mod tls;
 mod tokio_programs;

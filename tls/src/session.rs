@@ -80,6 +80,8 @@ pub(crate) struct Session {
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
     bytes_read: u64,
+    /// Plaintext has arrived since the program wrote last.
+    awaits_answer: bool,
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
@@ -108,6 +110,7 @@ impl Session {
             ledger: Ledger::default(),
             received: 0,
             bytes_read: 0,
+            awaits_answer: false,
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
@@ -136,6 +139,7 @@ impl Session {
         self.phase = Phase::Handshaking;
         self.is_paused |= socket.is_paused();
         socket.resume();
+        socket.set_farewell(true);
         out.clear();
         let progress = self.connection.receive(&mut [], &mut Vec::new(), out);
         self.after(socket, out, progress);
@@ -161,6 +165,10 @@ impl Session {
             }
             Event::Drain if self.end_waits => {
                 self.finish(socket, out);
+                false
+            }
+            Event::Timeout if socket.is_farewell_due() => {
+                self.stopped(socket, out);
                 false
             }
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
@@ -194,6 +202,7 @@ impl Session {
         out.clear();
         let (mut start, mut end) = (0, 0);
         let mut progress = Progress::default();
+        let received = self.received;
         while end < incoming.len() && progress.error.is_none() && !progress.peer_closed {
             // An incomplete one is passed on too: it may be invalid already.
             let record = record_end(incoming, end);
@@ -214,6 +223,10 @@ impl Session {
         self.incoming = if start < incoming.len() { incoming[start..].to_vec() } else { Vec::new() };
         if self.phase == Phase::Handshaking {
             self.handshake_bytes += bytes.len();
+        }
+        self.awaits_answer |= self.received > received;
+        if !self.awaits_answer {
+            socket.set_answered();
         }
         self.after(socket, out, progress);
     }
@@ -271,6 +284,16 @@ impl Session {
         self.owed.drain = wants_drain && !self.end_called && !socket.request_drain();
         if self.end_called {
             self.finish(socket, out);
+        }
+    }
+
+    /// Its listener was stopped, and its grace is over.
+    fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if self.phase == Phase::Ready {
+            self.end(socket, out);
+        } else if self.failure.is_none() {
+            out.clear();
+            self.fail(socket, TlsFailure::Stopped, out);
         }
     }
 
@@ -362,6 +385,7 @@ impl Session {
     /// them at once: the socket takes a write whole or not at all.
     fn write_all(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<Backpressure, Error> {
         let count: usize = parts.iter().map(|part| part.len()).sum();
+        self.awaits_answer = false;
         if count <= SHARED_BYTES {
             out.clear();
             self.encrypt(socket, parts, out)?;

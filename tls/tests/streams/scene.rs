@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finale::sim::{Host, Network, PeerSocket};
-use finale::{ConnectOptions, Event, ListenOptions, Reactor, SocketId};
+use finale::{ConnectOptions, Event, ListenOptions, ListenerId, Reactor, SocketId, StopOptions};
 use finale_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use finale_tls::rustls::{
     self, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
@@ -62,13 +62,14 @@ pub(crate) struct Scene {
     pub(crate) seen: Vec<String>,
     /// All plaintext for the program.
     pub(crate) data: Vec<u8>,
+    listener: Option<ListenerId>,
 }
 
 impl Scene {
     fn new() -> Self {
         let network = Network::new(1);
         let reactor = Reactor::with_net(network.host(HERE));
-        Self { network, reactor, tls: Tls::new(), seen: Vec::new(), data: Vec::new() }
+        Self { network, reactor, tls: Tls::new(), seen: Vec::new(), data: Vec::new(), listener: None }
     }
 
     /// The program is a server with these options.
@@ -76,6 +77,7 @@ impl Scene {
         let mut scene = Self::new();
         let listener = scene.reactor.listen((HERE, PORT), options).expect("a free port");
         scene.tls.accept_on(listener.id, &Arc::new(configs.server.clone())).expect("a good configuration");
+        scene.listener = Some(listener.id);
         let socket = scene.network.peer(THERE).connect(listener.addr).expect("begun");
         let name = "localhost".try_into().expect("a name");
         let tls = ClientConnection::new(Arc::new(configs.client.clone()), name).expect("a good configuration");
@@ -98,6 +100,12 @@ impl Scene {
         };
         let tls = ServerConnection::new(Arc::new(configs.server.clone())).expect("a good configuration");
         (scene, id, Peer::new(socket, tls.into()))
+    }
+
+    /// Stops the listener of a server, with a grace of a second.
+    pub(crate) fn stop(&mut self) {
+        let listener = self.listener.expect("a server");
+        self.reactor.stop_listener(listener, StopOptions::default()).expect("it listens");
     }
 
     /// Runs the program for this time.
