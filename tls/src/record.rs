@@ -174,7 +174,10 @@ impl What<'_> {
 fn receive<R: Role>(role: &mut R, incoming: &mut [u8], plain: &mut Vec<u8>, out: &mut Output) -> Progress {
     let mut progress = Progress::default();
     loop {
-        let UnbufferedStatus { mut discard, state } = role.process(&mut incoming[progress.consumed..]);
+        // After an error only the alert is fetched: rustls would find the same error again, and assert
+        // that an alert for it was not sent yet.
+        let input = if progress.error.is_none() { &mut incoming[progress.consumed..] } else { &mut [][..] };
+        let UnbufferedStatus { mut discard, state } = role.process(input);
         let mut is_over = false;
         let result = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
