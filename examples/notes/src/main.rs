@@ -49,10 +49,10 @@ const CONTROLS: usize = 16;
 /// How often the service looks for changes that another process has made, and more rarely sends a
 /// heartbeat.
 const TICK: Duration = Duration::from_secs(1);
-/// A keep-alive client gets this many ticks to send its next request after a stop or a restart; its
+/// A keep-alive client gets this long to send its next request after a stop or a restart; its
 /// answer says that it is the last. A restart is in no hurry.
-const STOP_GRACE: u32 = 1;
-const RESTART_GRACE: u32 = 12;
+const STOP_GRACE: Duration = Duration::from_secs(1);
+const RESTART_GRACE: Duration = Duration::from_secs(5);
 /// Requests that were not answered by then are lost.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
 
@@ -151,8 +151,7 @@ impl Operator<'_> {
                 Control::Signal(SIGINT | SIGTERM) if self.is_stopping => return Ok(false),
                 Control::Signal(SIGINT | SIGTERM) => {
                     service.log("stopping");
-                    service.stop(&mut tls.context(reactor.context()), STOP_GRACE);
-                    self.stop(reactor, true)?;
+                    self.stop(reactor, tls, service, StopOptions::default().grace(STOP_GRACE))?;
                 }
                 Control::Signal(SIGUSR2) if !self.is_stopping => match self.listening.restart(self.sender.clone()) {
                     Ok(()) => service.log("restarting"),
@@ -164,9 +163,9 @@ impl Operator<'_> {
                 },
                 Control::Restarted(Ok(pid)) if !self.is_stopping => {
                     service.log(format_args!("process {pid} serves"));
-                    service.stop(&mut tls.context(reactor.context()), RESTART_GRACE);
                     // The connections that wait in the backlog are the other process's.
-                    self.stop(reactor, false)?;
+                    let stop = StopOptions::default().grace(RESTART_GRACE).spread(RESTART_GRACE);
+                    self.stop(reactor, tls, service, stop.accept_backlog(false))?;
                 }
                 Control::Restarted(Err(why)) => {
                     self.listening.is_restarting = false;
@@ -178,12 +177,16 @@ impl Operator<'_> {
         Ok(true)
     }
 
-    /// The service ends its connections itself: it knows which ones have no request, and with TLS
-    /// an end needs a close_notify.
-    fn stop(&mut self, reactor: &mut Reactor, accept_backlog: bool) -> Result<(), finale::Error> {
+    fn stop(
+        &mut self,
+        reactor: &mut Reactor,
+        tls: &mut Tls,
+        service: &mut Service,
+        stop: StopOptions,
+    ) -> Result<(), finale::Error> {
         self.is_stopping = true;
-        let stop = StopOptions::default().grace(None).limit(STOP_LIMIT).accept_backlog(accept_backlog);
-        reactor.stop_listener(self.listener.id, stop)
+        service.stop(&mut tls.context(reactor.context()));
+        reactor.stop_listener(self.listener.id, stop.limit(STOP_LIMIT))
     }
 
     /// New connections get this certificate. Returns its name.

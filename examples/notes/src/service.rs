@@ -30,8 +30,6 @@ const REQUEST: Duration = Duration::from_secs(30);
 const WRITE: Duration = Duration::from_secs(30);
 /// Attachments that are received or sent at a time: they are whole in memory.
 const HEAVY: usize = 64;
-/// Connections without a request are ended in this many shares, one per tick.
-const SHARES: u32 = 8;
 
 pub(crate) fn listen_options(options: &Options) -> ListenOptions {
     ListenOptions::default().idle_timeout(IDLE).write_timeout(WRITE).max_connections(options.max_connections)
@@ -82,8 +80,7 @@ pub(crate) struct Service {
     /// Connections that wait for the numbers of the reactor.
     wants_metrics: Vec<SocketId>,
     log: Log,
-    /// Ticks until connections without a request are ended.
-    stopping: Option<u32>,
+    is_stopping: bool,
 }
 
 impl Service {
@@ -97,7 +94,7 @@ impl Service {
             metrics: Metrics::default(),
             wants_metrics: Vec::new(),
             log,
-            stopping: None,
+            is_stopping: false,
         }
     }
 
@@ -131,7 +128,7 @@ impl Service {
             Event::Close(ending) => {
                 self.connections.remove(id);
                 self.events.remove(id);
-                if !is_health_check(ending) {
+                if !is_health_check(ending) || socket.failure().is_some() {
                     self.log(format_args!("{id}: {ending}"));
                 }
             }
@@ -259,7 +256,7 @@ impl Service {
         socket.socket().set_idle_timeout(None);
         self.count(socket.id(), &request, 200);
         self.events.add(socket, following, is_chunked);
-        if self.stopping.is_some() {
+        if self.is_stopping {
             self.events.end_all(socket);
         }
     }
@@ -314,7 +311,7 @@ impl Service {
         let request = connection.request.take();
         let answer = reply.head().date(SystemTime::now());
         let is_head = request.as_ref().is_some_and(|request| request.head.method() == "HEAD");
-        let is_last = connection.is_last || self.stopping.is_some();
+        let is_last = connection.is_last || self.is_stopping;
         let (answer, is_last) = match &request {
             Some(Request { head, .. }) => {
                 let is_last = is_last || !head.keep_alive();
@@ -357,36 +354,14 @@ impl Service {
             // If there is no room, the next job finds the changes.
             let _ = self.database.begin(None, Work::Look);
         }
-        match self.stopping {
-            Some(0) => (0..SHARES).for_each(|share| self.end_idle(any, share)),
-            Some(left) => {
-                self.end_idle(any, left);
-                self.stopping = Some(left - 1);
-            }
-            None => {}
-        }
     }
 
-    /// From now on each answer is the last of its connection. A connection without a request is
-    /// ended after this many ticks: a request that is under way by then gets its answer.
-    pub(crate) fn stop(&mut self, streams: &mut TlsContext<'_>, grace: u32) {
-        self.stopping = Some(grace);
+    /// From now on each answer is the last of its connection.
+    pub(crate) fn stop(&mut self, streams: &mut TlsContext<'_>) {
+        self.is_stopping = true;
         let any = self.connections.iter().next();
         if let Some(mut any) = any.and_then(|(id, _)| streams.stream(id)) {
             self.events.end_all(&mut any);
-        }
-    }
-
-    /// Ends the connections that have no request, after the grace and in shares: their clients
-    /// connect again, to the process that serves then.
-    fn end_idle(&mut self, any: &mut Sock<'_>, share: u32) {
-        let is_idle = |connection: &Connection| connection.state == State::Reading && !connection.parser.has_begun();
-        let idle = self.connections.iter().filter(|(_, connection)| is_idle(connection));
-        let ids: Vec<SocketId> = idle.map(|(id, _)| id).filter(|id| id.index() % SHARES == share).collect();
-        for id in ids {
-            if let Some(mut socket) = any.get(id) {
-                socket.end();
-            }
         }
     }
 }

@@ -71,8 +71,10 @@ fn a_client_that_speaks_no_tls_and_one_that_is_cut_off_are_in_the_log() {
     let mut notes = Notes::new("tls_endings");
     let mut plain = Client::connect(&Address { config: None, ..notes.at.clone() });
     plain.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
-    assert!(plain.try_answer().is_err());
-    let line = notes.wait_for_line("socket");
+    let alert = plain.rest();
+    assert!(alert.starts_with(&[21, 3, 3]), "an alert (RFC 8446 section 6): {alert:?}");
+    drop(plain);
+    let line = notes.wait_for_line(": socket");
     assert!(line.contains("TLS"), "{line}");
 
     let mut cut = notes.client();
