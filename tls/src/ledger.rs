@@ -4,6 +4,10 @@
 
 use std::collections::VecDeque;
 
+/// How many writes can wait by themselves. Later ones count together, so that many small writes cost
+/// little.
+const MAX_WRITES: usize = 256;
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     /// Sums up to and with each write: of ciphertext, of plaintext.
@@ -25,9 +29,15 @@ impl Ledger {
             self.taken = plaintext;
             self.writes.pop_front();
         }
+        if self.writes.is_empty() {
+            self.writes = VecDeque::new(); // Its memory is released.
+        }
         self.ciphertext += ciphertext as u64;
         self.plaintext += plaintext as u64;
         if plaintext > 0 {
+            if self.writes.len() == MAX_WRITES {
+                self.writes.pop_back();
+            }
             self.writes.push_back((self.ciphertext, self.plaintext));
         }
     }

@@ -92,11 +92,15 @@ impl From<EncryptError> for Failed {
 /// The two roles of rustls, which have the same calls and no common type.
 trait Role {
     type Data;
+    fn common(&self) -> &CommonState;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Role for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    fn common(&self) -> &CommonState {
+        self
+    }
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
@@ -104,6 +108,9 @@ impl Role for UnbufferedClientConnection {
 
 impl Role for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    fn common(&self) -> &CommonState {
+        self
+    }
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
@@ -174,10 +181,7 @@ impl What<'_> {
 fn receive<R: Role>(role: &mut R, incoming: &mut [u8], plain: &mut Vec<u8>, out: &mut Output) -> Progress {
     let mut progress = Progress::default();
     loop {
-        // After an error only the alert is fetched: rustls would find the same error again, and assert
-        // that an alert for it was not sent yet.
-        let input = if progress.error.is_none() { &mut incoming[progress.consumed..] } else { &mut [][..] };
-        let UnbufferedStatus { mut discard, state } = role.process(input);
+        let UnbufferedStatus { mut discard, state } = role.process(&mut incoming[progress.consumed..]);
         let mut is_over = false;
         let result = match state {
             Ok(ConnectionState::ReadTraffic(mut traffic)) => {
@@ -212,10 +216,11 @@ fn receive<R: Role>(role: &mut R, incoming: &mut [u8], plain: &mut Vec<u8>, out:
         };
         progress.consumed += discard;
         if let Err(error) = result {
-            // The next call returns the alert for the peer, the one after it the same error.
-            is_over = progress.error.is_some();
             progress.error.get_or_insert(error);
         }
+        // After an error only the alert for the peer is taken: rustls must not see the same input
+        // again, with which it would fail again.
+        is_over |= progress.error.is_some() && !role.common().wants_write();
         if is_over {
             return progress;
         }

@@ -90,6 +90,9 @@ pub(crate) struct Session {
     pub(crate) end_called: bool,
     /// close_notify waits for room in the socket's queue.
     end_waits: bool,
+    /// Without half-open: our end follows the peer's. The socket must not end by itself, because
+    /// close_notify comes before the FIN.
+    ends_with_peer: bool,
     is_discarding: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
@@ -117,6 +120,7 @@ impl Session {
             is_closed: false,
             end_called: false,
             end_waits: false,
+            ends_with_peer: false,
             is_discarding: false,
             is_paused: false,
             is_held: false,
@@ -163,6 +167,10 @@ impl Session {
                 self.receive(socket, bytes, buffers, out);
                 false
             }
+            Event::Drain if is_usable && !self.early.is_empty() => {
+                self.flush_early(socket, out);
+                false
+            }
             Event::Drain if self.end_waits => {
                 self.finish(socket, out);
                 false
@@ -174,6 +182,8 @@ impl Session {
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
+                self.ends_with_peer |= !socket.allows_half_open();
+                socket.set_allow_half_open(true);
                 self.ended(socket, None, out);
                 false
             }
@@ -233,8 +243,9 @@ impl Session {
 
     /// What a piece of input, or its absence, has brought.
     fn after(&mut self, socket: &mut Socket<'_>, out: &mut Output, progress: Progress) {
-        if self.server_name.is_none() {
-            self.server_name = server_name::take();
+        // Always: a client's second message would leave it to the next session.
+        if let Some(name) = server_name::take() {
+            self.server_name = Some(name);
         }
         if let Some(error) = progress.error {
             return self.fail(socket, TlsFailure::of(error, self.phase != Phase::Ready), out);
@@ -253,8 +264,6 @@ impl Session {
             self.peer_closed = true;
             self.owed.end = true;
             self.incoming = Vec::new();
-            // What follows is not part of the stream.
-            socket.discard();
         }
     }
 
@@ -274,6 +283,9 @@ impl Session {
 
     /// What was written before the handshake was done.
     fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if !self.early.is_empty() && socket.queued_bytes() >= socket.write_limit() {
+            return; // It follows at `drain`.
+        }
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
             // A failure here is an event of its own.
@@ -373,7 +385,7 @@ impl Session {
         if queued_bytes >= limit_bytes {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
-        if self.phase == Phase::Ready {
+        if self.phase == Phase::Ready && self.early.is_empty() {
             return self.write_all(socket, parts, out);
         }
         parts.iter().for_each(|part| self.early.extend_from_slice(part));
@@ -465,8 +477,8 @@ impl Session {
 
     /// close_notify and our FIN, after the last record.
     fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        self.end_waits = socket.queued_bytes() >= socket.write_limit();
-        if self.end_waits {
+        self.end_waits = !self.early.is_empty() || socket.queued_bytes() >= socket.write_limit();
+        if self.end_waits || socket.end_called() {
             return;
         }
         out.clear();
@@ -480,6 +492,8 @@ impl Session {
         self.is_held |= is_hold;
         self.is_paused |= !is_hold;
         match self.phase {
+            // What is left is the peer's FIN, which must be seen.
+            Phase::Ready if self.is_over() => {}
             Phase::Ready if is_hold => socket.hold(),
             Phase::Ready => socket.pause(),
             Phase::Connecting | Phase::Handshaking => {}
@@ -493,6 +507,20 @@ impl Session {
             Phase::Ready if is_release => socket.release(),
             Phase::Ready => socket.resume(),
             Phase::Connecting | Phase::Handshaking => {}
+        }
+    }
+
+    /// The program has seen all that the peer sends.
+    const fn is_over(&self) -> bool {
+        self.failure.is_some() || (self.peer_closed && !self.owed.end)
+    }
+
+    /// The end was delivered.
+    pub(crate) fn after_end(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        // What follows is not part of the stream.
+        socket.discard();
+        if self.ends_with_peer || !socket.allows_half_open() {
+            self.end(socket, out);
         }
     }
 
@@ -568,7 +596,13 @@ impl Session {
     }
 
     /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
-    pub(crate) fn next(&mut self, plain: &mut Vec<u8>) -> Option<Next> {
+    pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
+        let is_own = matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::Flood));
+        if !is_own && socket.is_some_and(Socket::destroy_called) {
+            // The next event is `close`.
+            plain.clear();
+            self.owed = Owed { close: self.owed.close, ..Owed::default() };
+        }
         if self.is_discarding {
             self.bytes_read += plain.len() as u64;
             plain.clear();

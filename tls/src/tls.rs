@@ -231,7 +231,8 @@ impl Tls {
     /// the socket has no session, otherwise those of the TLS stream that it has caused, from none to
     /// a few. An [`Event::Timer`] can be one of this layer's own; then it is not delivered.
     ///
-    /// What the program does not take is delivered at a later event.
+    /// What the program does not take is delivered at a later event; what it does not take of
+    /// [`Event::Close`] is lost with the socket.
     pub fn handle<'a, 's>(&'a mut self, socket: &'a mut Socket<'s>, event: Event<'a>) -> Events<'a, 's> {
         self.buffers.plain.clear();
         let id = socket.id();
@@ -392,7 +393,7 @@ impl<'a> Events<'a, '_> {
             if let Some(id) = self.current {
                 let core = &mut self.tls.core;
                 if let Some(session) = core.sessions.get_mut(id) {
-                    self.last = session.next(&mut self.tls.buffers.plain);
+                    self.last = session.next(self.socket.get(id).as_ref(), &mut self.tls.buffers.plain);
                     if let (Some(Next::Error), Some(failure)) = (self.last, &session.failure) {
                         self.tls.error = failure.to_error();
                     }
@@ -425,7 +426,8 @@ impl<'a> Events<'a, '_> {
         if let Some(session) = core.sessions.get_mut(id)
             && !buffers.plain.is_empty()
         {
-            session.keep_plain(std::mem::take(&mut buffers.plain));
+            // A copy, since the shared buffer is far larger than what may wait there for hours.
+            session.keep_plain(buffers.plain.drain(..).collect());
         }
         if let Some(mut socket) = self.socket.get(id) {
             core.deliver_soon(&mut socket);
@@ -456,7 +458,7 @@ impl<'a> Events<'a, '_> {
         let Some(id) = self.current else { return };
         let core = &mut self.tls.core;
         if let Some(session) = core.sessions.get_mut(id)
-            && !session.is_handshaking()
+            && (session.is_closed || !session.is_handshaking())
             && let Some(due) = session.due.take()
         {
             core.deadlines.remove(due, id);
@@ -482,10 +484,8 @@ impl<'a> Events<'a, '_> {
         match last {
             Next::Data => self.tls.buffers.plain.clear(),
             Next::End => {
-                if let (Some(session), Some(mut socket)) = (core.sessions.get_mut(id), self.socket.get(id))
-                    && !socket.allows_half_open()
-                {
-                    session.end(&mut socket, &mut core.out);
+                if let (Some(session), Some(mut socket)) = (core.sessions.get_mut(id), self.socket.get(id)) {
+                    session.after_end(&mut socket, &mut core.out);
                 }
             }
             Next::Close => drop(core.sessions.remove(id)),

@@ -51,6 +51,10 @@ impl Configs {
     pub(crate) fn tls13() -> Self {
         Self::new(&[&rustls::version::TLS13])
     }
+
+    pub(crate) fn tls12() -> Self {
+        Self::new(&[&rustls::version::TLS12])
+    }
 }
 
 /// The program under test with its network.
@@ -74,7 +78,18 @@ impl Scene {
 
     /// The program is a server with these options.
     pub(crate) fn server(configs: &Configs, options: ListenOptions) -> (Self, Peer) {
-        let mut scene = Self::new();
+        Self::new().with_server(configs, options)
+    }
+
+    /// The same with little room in the kernels, so that much has to wait.
+    pub(crate) fn narrow_server(configs: &Configs, options: ListenOptions) -> (Self, Peer) {
+        let scene = Self::new();
+        scene.network.set_buffers(3000, 3000);
+        scene.with_server(configs, options)
+    }
+
+    fn with_server(self, configs: &Configs, options: ListenOptions) -> (Self, Peer) {
+        let mut scene = self;
         let listener = scene.reactor.listen((HERE, PORT), options).expect("a free port");
         scene.tls.accept_on(listener.id, &Arc::new(configs.server.clone())).expect("a good configuration");
         scene.listener = Some(listener.id);
@@ -134,9 +149,39 @@ impl Scene {
         }
     }
 
+    /// Runs both until the handshake is done for the peer. What it has to send then is not sent.
+    pub(crate) fn handshake(&mut self, peer: &mut Peer, program: &mut dyn FnMut(&mut TlsSocket<'_>, Event<'_>)) {
+        for _ in 0..100 {
+            self.step(Duration::from_millis(5), program);
+            peer.turn();
+            if !peer.tls.is_handshaking() {
+                return;
+            }
+        }
+        panic!("the handshake takes too long: {:?}, {:?}", self.seen, peer.error);
+    }
+
+    /// Sends these bytes of the peer in pieces of `size`, and lets the program run after each.
+    pub(crate) fn drip(
+        &mut self,
+        peer: &mut Peer,
+        bytes: &[u8],
+        size: usize,
+        program: &mut dyn FnMut(&mut TlsSocket<'_>, Event<'_>),
+    ) {
+        for piece in bytes.chunks(size) {
+            peer.raw(piece);
+            self.step(Duration::from_millis(1), program);
+        }
+    }
+
     /// The events without `lookup` and `connect`.
     pub(crate) fn events(&self) -> Vec<&str> {
-        self.seen.iter().map(String::as_str).filter(|event| !event.starts_with("lookup")).collect()
+        self.seen
+            .iter()
+            .map(String::as_str)
+            .filter(|event| !event.starts_with("lookup") && *event != "connect")
+            .collect()
     }
 
     pub(crate) fn last(&self) -> &str {
@@ -215,15 +260,29 @@ impl Peer {
         }
     }
 
+    /// The records of these bytes, without sending them.
+    pub(crate) fn records(&mut self, plain: &[u8]) -> Vec<u8> {
+        let mut out = self.output();
+        for piece in plain.chunks(16 * 1024) {
+            self.tls.writer().write_all(piece).expect("room");
+            out.extend(self.output());
+        }
+        out
+    }
+
+    /// The record of close_notify, without sending it.
+    pub(crate) fn close_record(&mut self) -> Vec<u8> {
+        self.tls.send_close_notify();
+        self.output()
+    }
+
     pub(crate) fn write(&mut self, plain: &[u8]) {
-        self.tls.writer().write_all(plain).expect("room");
-        let out = self.output();
+        let out = self.records(plain);
         self.raw(&out);
     }
 
     pub(crate) fn close_notify(&mut self) {
-        self.tls.send_close_notify();
-        let out = self.output();
+        let out = self.close_record();
         self.raw(&out);
     }
 

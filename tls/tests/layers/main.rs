@@ -1,0 +1,4 @@
+//! `Pipes`, `Pool` and `Shards` of the library over TLS.
+
+mod ends;
+mod pipes;
