@@ -127,3 +127,75 @@ fn event(change: &Change) -> String {
     let Change { number, kind, note } = change;
     format!("id: {number}\nevent: {kind}\ndata: {{\"note\":{note}}}\n\n")
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+    use std::time::Duration;
+
+    use finale::sim::Network;
+    use finale::{Event, ListenOptions, Reactor};
+    use finale_tls::Tls;
+
+    use super::*;
+
+    fn change(number: i64) -> Change {
+        Change { number, kind: "changed".to_owned(), note: 1 }
+    }
+
+    /// Runs with one follower: each `Event::Timer` publishes these changes, until the follower is
+    /// gone or there are no more. Returns what it has received if it reads, and the followers.
+    fn follow(last: i64, changes: &[Vec<Change>], reads: bool) -> (String, Events) {
+        let network = Network::new(1);
+        let [here, there] = [1, 2].map(|last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+        let mut reactor = Reactor::with_net(network.host(here));
+        let listener = reactor.listen((here, 80), ListenOptions::default()).expect("a free port");
+        let client = network.peer(there).connect(listener.addr).expect("begun");
+        let (mut tls, mut events, mut changes) = (Tls::new(), Events::default(), changes.iter());
+        let mut received = Vec::new();
+        while let Some((mut socket, event)) = reactor.next().expect("it continues") {
+            let mut translated = tls.handle(&mut socket, event);
+            while let Some((mut socket, event)) = translated.next() {
+                match event {
+                    Event::Connection => {
+                        let following = Following { missed: Some(Vec::new()), last };
+                        events.add(&mut socket, following, false);
+                        socket.socket().set_timer(Duration::from_millis(1));
+                    }
+                    Event::Timer(_) => {
+                        let Some(changes) = changes.next() else {
+                            return (String::from_utf8(received).expect("text"), events);
+                        };
+                        events.publish(&mut socket, changes);
+                        socket.socket().set_timer(Duration::from_millis(1));
+                    }
+                    _ => {}
+                }
+            }
+            if reads {
+                received.extend(client.read());
+            }
+        }
+        (String::from_utf8(received).expect("text"), events)
+    }
+
+    #[test]
+    fn changes_that_a_follower_has_are_not_repeated_and_a_gap_is_reported() {
+        let batches = [vec![change(6), change(7)], vec![change(7), change(8)], vec![change(10)], vec![], vec![]];
+        let (text, events) = follow(6, &batches, true);
+        let names: Vec<&str> = text.lines().filter(|line| line.starts_with("id") || *line == RESET_LINE).collect();
+        assert_eq!(names, ["id: 6", "id: 7", "id: 8", RESET_LINE, "id: 10"]);
+        assert_eq!((events.len(), events.dropped), (1, 0));
+    }
+
+    const RESET_LINE: &str = "event: reset";
+
+    #[test]
+    fn a_follower_that_does_not_read_is_dropped_at_a_bound() {
+        let batches: Vec<Vec<Change>> = (1..100_000).map(|number| vec![change(number)]).collect();
+        let (_, events) = follow(0, &batches, false);
+        assert_eq!((events.len(), events.dropped), (0, 1));
+        let (_, events) = follow(0, &batches[..20_000], true);
+        assert_eq!((events.len(), events.dropped), (1, 0), "one that reads is not");
+    }
+}
