@@ -12,7 +12,7 @@ pub(super) fn load() -> String {
 }
 
 /// The version of a crate that this workspace uses.
-pub(super) fn version(name: &str) -> &'static str {
+pub(crate) fn version(name: &str) -> &'static str {
     let entry = LOCK.split("[[package]]").find(|entry| entry.contains(&format!("name = \"{name}\"\n")));
     entry.and_then(|entry| entry.split("version = \"").nth(1)?.split('"').next()).unwrap_or("unknown")
 }

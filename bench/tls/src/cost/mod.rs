@@ -11,6 +11,8 @@ mod load;
 mod measure;
 mod page;
 
+pub(crate) use environment::version;
+
 /// Compares TLS servers, and writes a page with the tables.
 #[derive(Parser)]
 pub struct Args {
