@@ -63,6 +63,8 @@ const CONTESTANTS: &[Contestant] = &[
     Contestant::rust("bare mio, buffered", "buffered"),
     Contestant::rust("bare mio, unbuffered", "unbuffered"),
     Contestant::rust("tokio-rustls", "tokio"),
+    Contestant::rust("finale-tls, hand-off", "finale"),
+    Contestant::rust("finale-tls, confirmed", "finale-confirmed"),
     Contestant { name: "Node", program: "node", kind: None, complete: true, counted: false },
     Contestant { name: "uSockets, OpenSSL", program: "usockets", kind: None, complete: false, counted: false },
 ];

@@ -162,13 +162,13 @@ pub(super) const SERVERS: &[Behaviour] = &[
         peer.reset()
     }),
     Behaviour::new("half of the answer, fatal alert internal_error, FIN", Sent::Half, |peer| {
-        half(peer)?;
-        peer.internal_error()?;
+        greet(peer)?;
+        peer.data_and_internal_error(format!("{HEAD}{}", HALVES[0]).as_bytes())?;
         peer.fin()
     }),
     Behaviour::new("half of the answer, then a record with a changed byte", Sent::Half, |peer| {
-        half(peer)?;
-        peer.damaged(HALVES[1].as_bytes())
+        greet(peer)?;
+        peer.data_and_damaged(format!("{HEAD}{}", HALVES[0]).as_bytes(), HALVES[1].as_bytes())
     }),
     Behaviour::new("half of the answer, close_notify, the other half, FIN", Sent::Half, |peer| {
         greet(peer)?;
@@ -280,13 +280,13 @@ pub(super) const CLIENTS: &[Behaviour] = &[
         peer.reset()
     }),
     Behaviour::new("half of it, fatal alert internal_error, FIN", Sent::Half, |peer| {
-        begin(peer)?;
-        peer.internal_error()?;
+        peer.handshake()?;
+        peer.data_and_internal_error(HALVES[0].as_bytes())?;
         peer.fin()
     }),
     Behaviour::new("half of it, then a record with a changed byte", Sent::Half, |peer| {
-        begin(peer)?;
-        peer.damaged(HALVES[1].as_bytes())
+        peer.handshake()?;
+        peer.data_and_damaged(HALVES[0].as_bytes(), HALVES[1].as_bytes())
     }),
     Behaviour::new("silence within the handshake", Sent::Nothing, Peer::half_handshake).patient(),
 ];

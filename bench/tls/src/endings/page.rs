@@ -21,6 +21,9 @@ Failures are bold. \"Data lost\" means that the program printed less than was se
 printed what came after the end, \"answers\" that a server's answer after the end has arrived.
 ";
 
+/// What the tables show. It is written by hand.
+const LEARNED: &str = include_str!("learned.md");
+
 /// Whether a program is installed.
 pub(super) fn has(program: &Program) -> bool {
     program.version.is_empty() || version(program).is_some()
@@ -49,6 +52,7 @@ pub(super) fn write(tables: &[Table]) -> String {
         }
         page.push('\n');
     }
+    let _ = writeln!(page, "{LEARNED}");
     for table in tables {
         let _ = writeln!(page, "## {}: the words\n", table.title);
         for (behaviour, outcomes) in &table.rows {

@@ -102,11 +102,7 @@ impl Peer {
 
     /// A record of application data.
     pub(super) fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.send(DATA, bytes)
-    }
-
-    fn send(&mut self, kind: u8, bytes: &[u8]) -> io::Result<()> {
-        let record = self.seal(kind, bytes)?;
+        let record = self.seal(DATA, bytes)?;
         self.stream.write_all(&record)
     }
 
@@ -114,29 +110,29 @@ impl Peer {
         self.records.as_mut().ok_or_else(|| other("no handshake"))?.seal(kind, bytes)
     }
 
-    /// The answer and the close_notify in one segment.
+    /// Data and the close_notify in one segment.
     pub(super) fn data_and_close_notify(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut both = self.seal(DATA, bytes)?;
-        both.extend(self.seal(ALERT, &[1, 0])?);
-        self.stream.write_all(&both)
+        let both = [self.seal(DATA, bytes)?, self.seal(ALERT, &[1, 0])?];
+        self.stream.write_all(&both.concat())
+    }
+
+    /// Data and a fatal internal_error in one segment.
+    pub(super) fn data_and_internal_error(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let both = [self.seal(DATA, bytes)?, self.seal(ALERT, &[2, 80])?];
+        self.stream.write_all(&both.concat())
+    }
+
+    /// Data, and a second record with one changed byte, in one segment.
+    pub(super) fn data_and_damaged(&mut self, bytes: &[u8], changed: &[u8]) -> io::Result<()> {
+        let (good, mut bad) = (self.seal(DATA, bytes)?, self.seal(DATA, changed)?);
+        bad[8] ^= 1;
+        self.stream.write_all(&[good, bad].concat())
     }
 
     /// The first half of a record.
     pub(super) fn half_record(&mut self, bytes: &[u8]) -> io::Result<()> {
         let record = self.seal(DATA, bytes)?;
         self.stream.write_all(&record[..record.len() / 2])
-    }
-
-    /// A record with one changed byte.
-    pub(super) fn damaged(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let mut record = self.seal(DATA, bytes)?;
-        record[8] ^= 1;
-        self.stream.write_all(&record)
-    }
-
-    /// A fatal internal_error.
-    pub(super) fn internal_error(&mut self) -> io::Result<()> {
-        self.send(ALERT, &[2, 80])
     }
 
     pub(super) fn fin(&mut self) -> io::Result<()> {

@@ -10,9 +10,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::{Parser, ValueEnum};
+use ::finale::CloseMode;
 use finale_peers::server::{announce, listen};
 
 mod buffered;
+mod finale;
 mod ready;
 mod tokio;
 mod unbuffered;
@@ -35,6 +37,10 @@ pub enum Kind {
     Unbuffered,
     /// tokio-rustls on the current-thread runtime
     Tokio,
+    /// finale-tls, which closes as the others do
+    Finale,
+    /// finale-tls with finale's default: it closes when the client has acknowledged everything
+    FinaleConfirmed,
 }
 
 /// Runs until the process is killed.
@@ -49,5 +55,7 @@ pub fn run(args: &Args) -> io::Result<()> {
         Kind::Buffered => buffered::run(listener, config),
         Kind::Unbuffered => unbuffered::run(listener, config),
         Kind::Tokio => tokio::run(listener, config),
+        Kind::Finale => finale::run(listener, &config, CloseMode::HandOff),
+        Kind::FinaleConfirmed => finale::run(listener, &config, CloseMode::Confirmed),
     }
 }
