@@ -282,6 +282,9 @@ pub struct ConnectionError {
     /// Every address that was tried, with its reason, if the connection was never established.
     /// Empty otherwise.
     pub attempts: Vec<ConnectAttempt>,
+    /// The reason in words, if a layer on the connection has failed, such as TLS.
+    #[cfg_attr(feature = "serde", serde(default, skip_serializing_if = "Option::is_none"))]
+    pub detail: Option<Box<str>>,
 }
 
 /// One address that was tried, and why it failed.
@@ -336,6 +339,34 @@ pub enum ConnectionErrorKind {
     Aborted,
     /// Any other error of the system; [`ConnectionError::os`] has it.
     System,
+    /// A layer on the connection has failed, such as TLS; [`ConnectionError::detail`] has the
+    /// reason. No reactor returns it.
+    Layer(LayerErrorKind),
+}
+
+/// How a layer on a connection can fail, such as TLS.
+///
+/// ```
+/// use finale::{ConnectionErrorKind, Ending, EndingKind, LayerErrorKind};
+/// fn was_cut(ending: &Ending) -> bool {
+///     let EndingKind::Failed(error) = &ending.kind else { return false };
+///     matches!(error.kind, ConnectionErrorKind::Layer(LayerErrorKind::Truncated))
+/// }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize, serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum LayerErrorKind {
+    /// The peer's FIN, or a reset or another failure of the connection ([`ConnectionError::os`]),
+    /// came before the layer's own end: bytes may be missing. In TLS that end is close_notify (RFC
+    /// 8446 section 6.1).
+    Truncated,
+    /// The handshake of the layer failed.
+    Handshake,
+    /// The handshake of the layer was not done in time.
+    HandshakeTimeout,
+    /// What arrived is not the layer's protocol, or the peer has reported an error of ours.
+    Protocol,
 }
 
 /// Why a name has no address.
@@ -394,12 +425,29 @@ pub enum TimeoutKind {
 
 impl ConnectionError {
     pub(crate) const fn of(kind: ConnectionErrorKind) -> Self {
-        Self { kind, os: None, attempts: Vec::new() }
+        Self { kind, os: None, attempts: Vec::new(), detail: None }
+    }
+
+    /// The error of a layer on a connection, with its reason in words.
+    ///
+    /// ```
+    /// use finale::{ConnectionError, LayerErrorKind};
+    /// let error = ConnectionError::of_layer(LayerErrorKind::Truncated, "a FIN without close_notify");
+    /// assert_eq!(error.to_string(), "truncated: a FIN without close_notify");
+    /// ```
+    #[must_use]
+    pub fn of_layer(kind: LayerErrorKind, detail: impl Into<Box<str>>) -> Self {
+        Self { detail: Some(detail.into()), ..Self::of(ConnectionErrorKind::Layer(kind)) }
     }
 
     pub(crate) fn from_os(error: &io::Error) -> Self {
         let os = OsError::from(error);
-        Self { kind: ConnectionErrorKind::from_os(error), os: (os.raw() != 0).then_some(os), attempts: Vec::new() }
+        Self {
+            kind: ConnectionErrorKind::from_os(error),
+            os: (os.raw() != 0).then_some(os),
+            attempts: Vec::new(),
+            detail: None,
+        }
     }
 }
 
@@ -444,7 +492,19 @@ impl fmt::Display for ConnectionErrorKind {
             Self::OutOfResources => f.write_str("out of descriptors or memory"),
             Self::Aborted => f.write_str("aborted by the system"),
             Self::System => f.write_str("failed"),
+            Self::Layer(kind) => kind.fmt(f),
         }
+    }
+}
+
+impl fmt::Display for LayerErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Truncated => "truncated",
+            Self::Handshake => "the handshake failed",
+            Self::HandshakeTimeout => "timed out: the handshake was not done in time",
+            Self::Protocol => "the stream is not valid",
+        })
     }
 }
 
@@ -485,6 +545,9 @@ impl fmt::Display for ConnectionError {
         }
         if self.os.is_some_and(|os| os.0 == rustix::io::Errno::PROTOTYPE.raw_os_error()) {
             f.write_str(": not a stream socket")?;
+        }
+        if let Some(detail) = &self.detail {
+            write!(f, ": {detail}")?;
         }
         match self.attempts.as_slice() {
             [] => Ok(()),

@@ -176,6 +176,7 @@ mod rng;
 mod shard;
 mod socket;
 mod socket_map;
+mod stream;
 mod table;
 mod target;
 mod ticks;
@@ -185,8 +186,8 @@ mod wheel;
 
 pub use buffer::Buffer;
 pub use error::{
-    AddressError, ConnectAttempt, ConnectionError, ConnectionErrorKind, Error, InvalidOption, LookupErrorKind, OsError,
-    TimeoutKind,
+    AddressError, ConnectAttempt, ConnectionError, ConnectionErrorKind, Error, InvalidOption, LayerErrorKind,
+    LookupErrorKind, OsError, TimeoutKind,
 };
 pub use event::{Ending, EndingKind, Event, FirstFin, PeerEnd};
 pub use id::{ListenerId, SocketId, TimerId};
@@ -199,6 +200,7 @@ pub use reactor::{Listener, Reactor, RecordedReactor, SocketInfo, Sockets, Waker
 pub use shard::{Shard, ShardEnd, ShardStopper, Shards};
 pub use socket::{Backpressure, Context, Socket};
 pub use socket_map::SocketMap;
+pub use stream::{Stream, Streams};
 pub use target::{BoundAddr, Target};
 pub use unix_addr::UnixAddr;
 

@@ -46,7 +46,8 @@ const fn place(cause: ConnectionErrorKind) -> usize {
         ConnectionErrorKind::NoLocalAddress => 11,
         ConnectionErrorKind::OutOfResources => 12,
         ConnectionErrorKind::Aborted => 13,
-        ConnectionErrorKind::System => 14,
+        // A layer counts its own failures.
+        ConnectionErrorKind::System | ConnectionErrorKind::Layer(_) => 14,
     }
 }
 

@@ -10,21 +10,22 @@ use crate::error::Error;
 use crate::event::{Ending, Event, PeerEnd};
 use crate::id::SocketId;
 use crate::lifecycle::State;
-use crate::socket::{Backpressure, Context, Socket};
+use crate::socket::Backpressure;
 use crate::socket_map::SocketMap;
+use crate::stream::{Stream, Streams};
 
 /// Pipes between the sockets of one reactor. Pass every event to [`handle`](Pipes::handle).
 ///
 /// - Bytes are copied once, from the receive buffer into the write queue of the sink, as `write`
 ///   does. Long streams are moved in the kernel where the system can do that
-///   ([`Socket::splice_next`]): after a read of 16 KiB or more the next one is an
+///   ([`Socket::splice_next`](crate::Socket::splice_next)): after a read of 16 KiB or more the next one is an
 ///   [`Event::Spliced`] instead of an [`Event::Data`].
-/// - While the queue of the sink is [full](Backpressure::Full), the source is [held](Socket::hold).
+/// - While the queue of the sink is [full](Backpressure::Full), the source is [held](crate::Socket::hold).
 ///   A sink that is not connected yet works in the same way. A source that the program has paused
 ///   stays paused until the program resumes it.
 /// - `end` is passed on after the last byte. Half-close passes through, and each direction works
 ///   independently.
-/// - If one side fails or is [destroyed](Socket::destroy), the other is destroyed, so that a
+/// - If one side fails or is [destroyed](crate::Socket::destroy), the other is destroyed, so that a
 ///   truncated stream does not look complete. (A Unix domain socket can't be cut in this way: see
 ///   [`allow_unix_sinks`](Pipes::allow_unix_sinks).) This happens at once if none of its bytes
 ///   wait, otherwise when our kernel has accepted them, and after 30 s at the latest, which
@@ -147,7 +148,7 @@ impl Pipes {
     /// [`Error::Gone`] if one of them has delivered `close`: no later event would end the other.
     /// [`Error::UnixSink`] if one of them is a Unix domain socket, unless
     /// [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
-    pub fn join(&mut self, context: &mut Context<'_>, one: SocketId, other: SocketId) -> Result<(), Error> {
+    pub fn join(&mut self, context: &mut impl Streams, one: SocketId, other: SocketId) -> Result<(), Error> {
         self.check_sink(context, one)?;
         self.pipe(context, one, other)?;
         self.pipe(context, other, one)
@@ -159,19 +160,19 @@ impl Pipes {
     ///
     /// It replaces a pipe that either of them has in this direction: a source that was held for
     /// another sink continues with this one, and one that has lost its sink stays held until
-    /// [`resume`](Socket::resume).
+    /// [`resume`](crate::Socket::resume).
     ///
     /// # Errors
     /// [`Error::Gone`] if one of them has delivered `close`. [`Error::UnixSink`] if the sink is a
     /// Unix domain socket, unless [`allow_unix_sinks`](Pipes::allow_unix_sinks) is on.
-    pub fn pipe(&mut self, context: &mut Context<'_>, source: SocketId, sink: SocketId) -> Result<(), Error> {
+    pub fn pipe(&mut self, context: &mut impl Streams, source: SocketId, sink: SocketId) -> Result<(), Error> {
         check_open(context, source)?;
         self.check_sink(context, sink)?;
         if let Some(old) = self.ways.insert(source, sink)
             && old != sink
         {
             self.sources.remove(old);
-            if let Some(mut source) = context.socket(source) {
+            if let Some(mut source) = context.stream(source) {
                 source.release();
             }
         }
@@ -185,8 +186,8 @@ impl Pipes {
     }
 
     /// Passes on what was delivered before there was a pipe.
-    fn catch_up(&mut self, context: &mut Context<'_>, source: SocketId, sink: SocketId) {
-        let Some(mut source) = context.socket(source) else { return };
+    fn catch_up(&mut self, context: &mut impl Streams, source: SocketId, sink: SocketId) {
+        let Some(mut source) = context.stream(source) else { return };
         match source.state() {
             State::Broken => self.wait_for_sink(&mut source),
             State::PeerFinished | State::LastFlush | State::Closing | State::Confirmed | State::HandedOff => {
@@ -208,14 +209,14 @@ impl Pipes {
     }
 
     /// Whether a pipe may end in this socket.
-    fn check_sink(&self, context: &mut Context<'_>, sink: SocketId) -> Result<(), Error> {
+    fn check_sink(&self, context: &mut impl Streams, sink: SocketId) -> Result<(), Error> {
         check_open(context, sink)?;
-        let is_unix = !self.allow_unix_sinks && context.socket(sink).is_some_and(|sink| sink.is_unix());
+        let is_unix = !self.allow_unix_sinks && context.stream(sink).is_some_and(|mut sink| sink.socket().is_unix());
         if is_unix { Err(Error::UnixSink) } else { Ok(()) }
     }
 
     /// Removes a socket from its pipes, and changes neither it nor the others. A source that was
-    /// held because its sink was full stays held until [`resume`](Socket::resume), and one whose
+    /// held because its sink was full stays held until [`resume`](crate::Socket::resume), and one whose
     /// other side is closed keeps the deadline that it got with that.
     pub fn unpipe(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
@@ -244,7 +245,7 @@ impl Pipes {
     /// a kernel pipe), `end` or `drain` of its sockets. Returns `false` for all others
     /// (`connection`, `ready`, `timeout`, `error`, `close` ...), which the program may have to
     /// handle too.
-    pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> bool {
+    pub fn handle(&mut self, socket: &mut impl Stream, event: &Event<'_>) -> bool {
         let id = socket.id();
         match event {
             Event::Data(bytes) => match self.sink_of(id) {
@@ -257,7 +258,7 @@ impl Pipes {
             },
             Event::Spliced(count) => match self.sink_of(id) {
                 Some(sink) => {
-                    let written = socket.forward(sink);
+                    let written = socket.socket().forward(sink);
                     self.passed_on(socket, sink, *count, &written);
                     true
                 }
@@ -299,13 +300,13 @@ impl Pipes {
 
     /// This source is dead, with unread bytes. Its sink has the same time for them as for those of a
     /// closed connection. The deadline is not set on the sink, which may be unpiped from it.
-    fn wait_for_sink(&mut self, source: &mut Socket<'_>) {
-        self.unread.insert(source.id(), source.now() + DOOMED);
-        source.set_deadline(DOOMED);
+    fn wait_for_sink(&mut self, source: &mut impl Stream) {
+        self.unread.insert(source.id(), source.socket().now() + DOOMED);
+        source.socket().set_deadline(DOOMED);
     }
 
     /// Bytes were written to the sink. The source is held while it is full.
-    fn passed_on(&self, socket: &mut Socket<'_>, sink: SocketId, count: usize, written: &Result<Backpressure, Error>) {
+    fn passed_on(&self, socket: &mut impl Stream, sink: SocketId, count: usize, written: &Result<Backpressure, Error>) {
         match written {
             Ok(Backpressure::Room) => {}
             Ok(Backpressure::Full) => socket.hold(),
@@ -315,13 +316,13 @@ impl Pipes {
             Err(_) => socket.destroy(),
         }
         if count >= self.bulk_bytes {
-            socket.splice_next();
+            socket.splice_next(sink);
         }
     }
 
     /// Bytes of a doomed socket have no destination: its peer gets a reset, unless bytes for it
     /// still wait.
-    fn to_nobody(&self, socket: &mut Socket<'_>) -> bool {
+    fn to_nobody(&self, socket: &mut impl Stream) -> bool {
         let is_doomed = self.doomed.get(socket.id()).is_some();
         if is_doomed && socket.queued_bytes() == 0 {
             socket.destroy();
@@ -330,7 +331,7 @@ impl Pipes {
     }
 
     /// There is room again: the source continues.
-    fn drained(&mut self, socket: &mut Socket<'_>) -> bool {
+    fn drained(&mut self, socket: &mut impl Stream) -> bool {
         if self.doomed.remove(socket.id()).is_some() {
             socket.destroy();
             return true;
@@ -343,11 +344,11 @@ impl Pipes {
     }
 
     /// One side is closed, and the others that depend on it follow.
-    fn closed(&mut self, socket: &mut Socket<'_>, ending: &Ending) {
+    fn closed(&mut self, socket: &mut impl Stream, ending: &Ending) {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
         // It was held up to its deadline. The last bytes of a source may fill its sink, too.
-        let is_unread = socket.is_paused() && self.unread.get(id).is_some_and(|until| *until <= socket.now());
+        let is_unread = socket.is_paused() && self.unread.get(id).is_some_and(|until| *until <= socket.socket().now());
         self.unpipe(id);
         if ending.is_clean() {
             // Its bytes were passed on. Its source has no sink any more.
@@ -367,7 +368,7 @@ impl Pipes {
 
     /// The bytes of this source have no destination any more. What waits for it is sent first, and
     /// its end if one was passed on.
-    fn leave(&mut self, source: &mut Socket<'_>) {
+    fn leave(&mut self, source: &mut impl Stream) {
         let state = source.state();
         if state.is_final() || (state.is_connected() && !state.can_read()) {
             return; // It has ended.
@@ -381,16 +382,16 @@ impl Pipes {
     }
 
     /// What waits is sent first, and then a reset.
-    fn doom(&mut self, side: &mut Socket<'_>) {
+    fn doom(&mut self, side: &mut impl Stream) {
         if side.state() == State::Broken {
             return side.discard(); // It is dead already, and reports its own error.
         }
-        side.set_low_water_mark(0);
+        side.socket().set_low_water_mark(0);
         if side.request_drain() || side.end_called() {
             self.doomed.insert(side.id(), ());
-            side.set_deadline(DOOMED);
+            side.socket().set_deadline(DOOMED);
             // Our end after the peer's would make the truncated stream look complete.
-            side.set_allow_half_open(true);
+            side.socket().set_allow_half_open(true);
             // The sink for which it was held is closed.
             side.release();
         } else {
@@ -400,7 +401,7 @@ impl Pipes {
 }
 
 /// Whether this socket has events to come.
-fn check_open(context: &mut Context<'_>, id: SocketId) -> Result<(), Error> {
-    let is_open = context.socket(id).is_some_and(|socket| socket.state() != State::Closed);
+fn check_open(context: &mut impl Streams, id: SocketId) -> Result<(), Error> {
+    let is_open = context.stream(id).is_some_and(|socket| socket.state() != State::Closed);
     if is_open { Ok(()) } else { Err(Error::Gone) }
 }

@@ -51,6 +51,9 @@ pub(crate) fn explain_error(kind: ConnectionErrorKind) -> (&'static str, &'stati
             ("the system ended the connection, for example by `ss -K`", "an administrator did it: ask, then retry")
         }
         ConnectionErrorKind::System => ("another error of the system", "read `ConnectionError::os`"),
+        ConnectionErrorKind::Layer(_) => {
+            ("a layer on the connection has failed, such as TLS", "read `ConnectionError::detail`")
+        }
         _ => ("a kind that is newer than this program", "read the changelog"),
     }
 }

@@ -43,6 +43,9 @@ const OPTIONS: [InvalidOption; 6] = [
     InvalidOption::HighWaterMark,
     InvalidOption::LowWaterMark,
 ];
+const LAYERS: [LayerErrorKind; 4] =
+    [LayerErrorKind::Truncated, LayerErrorKind::Handshake, LayerErrorKind::HandshakeTimeout, LayerErrorKind::Protocol];
+
 const TIMERS: [TimeoutKind; 6] = [
     TimeoutKind::Connect,
     TimeoutKind::HalfClosed,
@@ -82,7 +85,7 @@ fn every_refusal_and_every_cause_has_a_line_of_its_own() {
         ConnectionErrorKind::System,
     ];
     let others = TIMERS.map(ConnectionErrorKind::TimedOut).into_iter().chain(LOOKUPS.map(ConnectionErrorKind::Lookup));
-    check_lines(plain.into_iter().chain(others));
+    check_lines(plain.into_iter().chain(others).chain(LAYERS.map(ConnectionErrorKind::Layer)));
 }
 
 #[test]

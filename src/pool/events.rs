@@ -4,10 +4,10 @@ use super::member::{Age, Member, leave};
 use super::{Pool, PoolEvent};
 use crate::event::{Ending, EndingKind, Event};
 use crate::id::SocketId;
-use crate::socket::Socket;
+use crate::stream::Stream;
 
 impl Pool {
-    pub(super) fn sees(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> PoolEvent {
+    pub(super) fn sees(&mut self, socket: &mut impl Stream, event: &Event<'_>) -> PoolEvent {
         if let Event::Timer(id) = event {
             let ours = self.timer.is_some_and(|(own, _)| own == *id);
             if ours {
@@ -31,7 +31,7 @@ impl Pool {
                 self.back_off.has_connected();
                 self.last_error = None;
                 // Deadlines are for requests, and this one may stay unused for long.
-                socket.set_deadline(None);
+                socket.socket().set_deadline(None);
                 self.put(id, Some(Member::Ready(Age::default())));
             }
             Member::Ready(_) => self.unused(socket, event),
@@ -41,7 +41,7 @@ impl Pool {
     }
 
     /// An event of a ready socket.
-    fn unused(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) {
+    fn unused(&mut self, socket: &mut impl Stream, event: &Event<'_>) {
         match event {
             Event::End | Event::PeerEnded(_) => {
                 self.ready_was_lost(socket.id());

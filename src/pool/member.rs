@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::reply::{RetrySafety, Ticket};
 use crate::lifecycle::State;
 use crate::rng::Rng;
-use crate::socket::Socket;
+use crate::stream::Stream;
 
 /// One socket of the pool.
 #[derive(Debug, Clone, Copy)]
@@ -78,13 +78,13 @@ pub(super) struct Lease {
 }
 
 impl Lease {
-    pub(super) fn new(ticket: Ticket, age: Age, socket: &Socket<'_>) -> Self {
+    pub(super) fn new(ticket: Ticket, age: Age, socket: &impl Stream) -> Self {
         let (read, written) = (socket.bytes_read(), socket.bytes_written());
         Self { ticket, age, read, written, answered: written }
     }
 
     /// Bytes of an answer were read.
-    pub(super) fn has_read(&mut self, socket: &Socket<'_>) {
+    pub(super) fn has_read(&mut self, socket: &impl Stream) {
         self.answered = socket.bytes_written();
     }
 
@@ -94,7 +94,7 @@ impl Lease {
     }
 
     /// Whether the last bytes that were written have no answer yet.
-    pub(super) fn is_unanswered(&self, socket: &Socket<'_>) -> bool {
+    pub(super) fn is_unanswered(&self, socket: &impl Stream) -> bool {
         socket.bytes_written() > self.answered
     }
 
@@ -110,14 +110,14 @@ impl Lease {
 }
 
 /// Whether a socket can serve another request.
-pub(super) fn can_serve(socket: &Socket<'_>) -> bool {
+pub(super) fn can_serve(socket: &mut impl Stream) -> bool {
     let is_open = socket.state() == State::Open && !socket.end_called() && !socket.peer_ended();
-    let is_read = !socket.is_paused() && !socket.is_discarding() && !socket.is_filling();
+    let is_read = !socket.is_paused() && !socket.is_discarding() && !socket.socket().is_filling();
     is_open && is_read && !socket.destroy_called() && socket.queued_bytes() == 0
 }
 
 /// Ends it in order. What the peer still sends is dropped.
-pub(super) fn leave(socket: &mut Socket<'_>) {
+pub(super) fn leave(socket: &mut impl Stream) {
     socket.discard();
     socket.end();
 }

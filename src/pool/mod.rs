@@ -30,8 +30,8 @@ use crate::event::Event;
 use crate::id::{SocketId, TimerId};
 use crate::options::ConnectOptions;
 use crate::rng::Rng;
-use crate::socket::{Context, Socket};
 use crate::socket_map::SocketMap;
+use crate::stream::{Stream, Streams};
 use crate::table::orphans::{Orphan, Orphans};
 use crate::target::Target;
 
@@ -187,12 +187,12 @@ impl Pool {
 
     /// Requests a socket. [`next_reply`](Pool::next_reply) returns the result: at once if a socket
     /// is ready, and in the order of the requests.
-    pub fn request(&mut self, context: &mut Context<'_>) -> Ticket {
+    pub fn request(&mut self, context: &mut impl Streams) -> Ticket {
         let ticket = Ticket { pool: self.number, number: self.tickets };
         self.tickets += 1;
         self.stats.requested += 1;
         self.is_changed = true;
-        let until = self.options.wait_limit.and_then(|limit| context.now().checked_add(limit));
+        let until = self.options.wait_limit.and_then(|limit| context.context().now().checked_add(limit));
         self.waiting.push_back(Waiting { ticket, until });
         if self.is_closed {
             self.refuse(0..1, PoolReply::Closed);
@@ -212,7 +212,7 @@ impl Pool {
     /// The next result of a request. Call it after each event until it returns `None`, and after
     /// [`request`](Pool::request) if the program does not wait for an event. A socket is leased
     /// here, after one poll(2) that shows whether it was lost a moment ago.
-    pub fn next_reply(&mut self, context: &mut Context<'_>) -> Option<(Ticket, PoolReply)> {
+    pub fn next_reply(&mut self, context: &mut impl Streams) -> Option<(Ticket, PoolReply)> {
         self.open(context);
         let refusal = self.refusals.pop_front();
         let reply = refusal.or_else(|| self.lease(context));
@@ -222,15 +222,15 @@ impl Pool {
     }
 
     /// Leases a ready socket to the first request that waits.
-    fn lease(&mut self, context: &mut Context<'_>) -> Option<(Ticket, PoolReply)> {
+    fn lease(&mut self, context: &mut impl Streams) -> Option<(Ticket, PoolReply)> {
         let ticket = self.waiting.front().filter(|_| self.is_own(context))?.ticket;
         while let Some(&id) = self.ready.last() {
-            let Some(mut socket) = context.socket(id) else {
+            let Some(mut socket) = context.stream(id) else {
                 // Its `close` was not passed to the pool.
                 self.put(id, None);
                 continue;
             };
-            if !can_serve(&socket) || socket.has_unread() {
+            if !can_serve(&mut socket) || socket.socket().has_unread() {
                 self.ready_was_lost(id);
                 leave(&mut socket);
                 continue;
@@ -245,7 +245,7 @@ impl Pool {
     }
 
     /// Handles an event, before the program does. Pass every event of the reactor.
-    pub fn handle(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) -> PoolEvent {
+    pub fn handle(&mut self, socket: &mut impl Stream, event: &Event<'_>) -> PoolEvent {
         let handled = self.sees(socket, event);
         self.open(&mut socket.context());
         handled
@@ -254,7 +254,7 @@ impl Pool {
     /// Opens missing connections. All other calls with a context or a socket do that too, so this
     /// is for a program that wants connections ready before its first request. It costs nothing if
     /// nothing has changed.
-    pub fn open(&mut self, context: &mut Context<'_>) {
+    pub fn open(&mut self, context: &mut impl Streams) {
         if self.is_changed && self.is_own(context) {
             self.keep_up(context);
         }
@@ -262,8 +262,8 @@ impl Pool {
 
     /// Whether this is the pool's reactor, or the pool has none yet. Another one has none of its
     /// sockets, and would get new ones that are not ended with the pool.
-    fn is_own(&self, context: &Context<'_>) -> bool {
-        self.orphans.as_ref().is_none_or(|orphans| context.has(orphans))
+    fn is_own(&self, context: &mut impl Streams) -> bool {
+        self.orphans.as_ref().is_none_or(|orphans| context.context().has(orphans))
     }
 
     /// Counts of what it has done, and its present sockets.
@@ -281,7 +281,7 @@ impl Pool {
 
     /// Ends its sockets; leased ones end when they are given back. Waiting requests are refused,
     /// and no socket is opened any more.
-    pub fn close(&mut self, context: &mut Context<'_>) {
+    pub fn close(&mut self, context: &mut impl Streams) {
         (self.is_closed, self.is_changed) = (true, true);
         self.refuse(0..self.waiting.len(), PoolReply::Closed);
         self.open(context);
@@ -303,26 +303,27 @@ impl Pool {
     ///   a connection for each request.
     ///
     /// The socket's deadline is removed; its idle timeout stays.
-    pub fn give_back(&mut self, ticket: Ticket, context: &mut Context<'_>) {
+    pub fn give_back(&mut self, ticket: Ticket, context: &mut impl Streams) {
         let Some((lease, mut socket)) = self.find_lease(ticket, context) else { return };
         let id = socket.id();
-        let (can_serve, is_unanswered) = (can_serve(&socket), lease.is_unanswered(&socket));
+        let (can_serve, is_unanswered) = (can_serve(&mut socket), lease.is_unanswered(&socket));
         // A program that does not wait for its answer says nothing about the server.
         let has_served = self.lease_is_over(&lease, socket.bytes_read(), can_serve);
         if can_serve && !is_unanswered && !self.is_closed {
             // It belonged to the request.
-            socket.set_deadline(None);
+            socket.socket().set_deadline(None);
             self.put(id, Some(Member::Ready(Age { unused: Clock::default(), has_served, ..lease.age })));
         } else {
             self.put(id, Some(Member::Leaving));
             leave(&mut socket);
         }
+        drop(socket);
         self.open(context);
     }
 
     /// Removes a leased socket from the pool, which opens another one. For programs that use each
     /// connection once, such as a proxy, and want it ready.
-    pub fn detach(&mut self, ticket: Ticket, context: &mut Context<'_>) {
+    pub fn detach(&mut self, ticket: Ticket, context: &mut impl Streams) {
         if let Some((_, socket)) = self.find_lease(ticket, context) {
             self.put(socket.id(), None);
         }
@@ -333,21 +334,22 @@ impl Pool {
     /// before the answer was complete, it takes too long, or the answer is wrong. The pool opens
     /// another one. Further events of the socket are [`PoolEvent::Internal`]. Returns whether the
     /// request can be sent again, and `None` if the lease is over.
-    pub fn discard(&mut self, ticket: Ticket, context: &mut Context<'_>) -> Option<RetrySafety> {
+    pub fn discard(&mut self, ticket: Ticket, context: &mut impl Streams) -> Option<RetrySafety> {
         let (lease, mut socket) = self.find_lease(ticket, context)?;
         let safety = lease.retry_safety(socket.bytes_read(), socket.bytes_written());
         self.lease_is_over(&lease, socket.bytes_read(), false);
         self.put(socket.id(), Some(Member::Leaving));
         socket.destroy();
+        drop(socket);
         self.open(context);
         Some(safety)
     }
 
     /// The lease of this ticket and its socket.
-    fn find_lease<'a>(&mut self, ticket: Ticket, context: &'a mut Context<'_>) -> Option<(Lease, Socket<'a>)> {
+    fn find_lease<'a, S: Streams>(&mut self, ticket: Ticket, context: &'a mut S) -> Option<(Lease, S::Stream<'a>)> {
         let id = self.leases.get(&ticket).copied().filter(|_| self.is_own(context))?;
         let Member::Leased(lease) = *self.members.get(id)? else { return None };
-        let socket = context.socket(id);
+        let socket = context.stream(id);
         if socket.is_none() {
             // Its `close` was not passed to the pool.
             self.put(id, None);

@@ -9,16 +9,16 @@ use super::member::{Member, leave};
 use super::{Pool, PoolReply, Waiting};
 use crate::id::SocketId;
 use crate::rng::Rng;
-use crate::socket::Context;
+use crate::stream::{Stream as _, Streams};
 
 impl Pool {
     /// Does what is due.
-    pub(super) fn keep_up(&mut self, context: &mut Context<'_>) {
+    pub(super) fn keep_up(&mut self, context: &mut impl Streams) {
         if self.orphans.is_none() {
-            self.orphans = Some(context.orphans());
-            self.dice = Rng::new(self.options.seed.unwrap_or_else(|| context.seed()));
+            self.orphans = Some(context.context().orphans());
+            self.dice = Rng::new(self.options.seed.unwrap_or_else(|| context.context().seed()));
         }
-        let now = context.now();
+        let now = context.context().now();
         self.back_off.count(now, self.options.size, &mut self.dice);
         self.expire(context, now);
         self.refuse_late(now);
@@ -57,7 +57,7 @@ impl Pool {
 
     /// Too many are ending: makes room by the next turn, unless one that was reset makes it anyway. A
     /// server that does not finish must not keep the pool from replacing what it has ended.
-    fn reset_spent(&self, context: &mut Context<'_>) {
+    fn reset_spent(&self, context: &mut impl Streams) {
         let mut spent = None;
         for (id, member) in self.members.iter() {
             let is_spent = match member {
@@ -65,19 +65,19 @@ impl Pool {
                 Member::Leaving => false,
                 Member::Opening | Member::Ready(_) | Member::Leased(_) => continue,
             };
-            match context.socket(id) {
+            match context.stream(id) {
                 Some(socket) if socket.destroy_called() => return,
                 Some(_) if is_spent => spent = spent.or(Some(id)),
                 Some(_) | None => {}
             }
         }
-        if let Some(mut socket) = spent.and_then(|id| context.socket(id)) {
+        if let Some(mut socket) = spent.and_then(|id| context.stream(id)) {
             socket.destroy();
         }
     }
 
     /// Ends sockets that are too old, or unused for too long.
-    fn expire(&mut self, context: &mut Context<'_>, now: Instant) {
+    fn expire(&mut self, context: &mut impl Streams, now: Instant) {
         for index in (0..self.ready.len()).rev() {
             let id = self.ready[index];
             let Some(Member::Ready(age)) = self.members.get_mut(id) else { continue };
@@ -87,7 +87,7 @@ impl Pool {
             if self.is_closed || age.established.is_over(now) || age.unused.is_over(now) {
                 self.stats.expired += u64::from(!self.is_closed);
                 self.put(id, Some(Member::Spent));
-                if let Some(mut socket) = context.socket(id) {
+                if let Some(mut socket) = context.stream(id) {
                     leave(&mut socket);
                 }
             }
@@ -106,19 +106,19 @@ impl Pool {
     }
 
     /// A closed pool completes no connection attempt.
-    fn give_up_opening(&mut self, context: &mut Context<'_>) {
+    fn give_up_opening(&mut self, context: &mut impl Streams) {
         let is_opening = |(id, member): (SocketId, &Member)| matches!(member, Member::Opening).then_some(id);
         let opening: Vec<SocketId> = self.members.iter().filter_map(is_opening).collect();
         for id in opening {
             self.put(id, Some(Member::Spent));
-            if let Some(mut socket) = context.socket(id) {
+            if let Some(mut socket) = context.stream(id) {
                 socket.destroy();
             }
         }
     }
 
     /// Sets a timer for the next time at which something has to be done.
-    fn set_timer(&mut self, context: &mut Context<'_>, now: Instant) {
+    fn set_timer(&mut self, context: &mut impl Streams, now: Instant) {
         let old = |id: &SocketId| {
             let Some(Member::Ready(age)) = self.members.get(*id) else { return None };
             [age.established.until, age.unused.until].into_iter().flatten().min()
@@ -131,8 +131,8 @@ impl Pool {
             return;
         }
         if let Some((id, _)) = self.timer.take() {
-            context.cancel_timer(id);
+            context.context().cancel_timer(id);
         }
-        self.timer = due.map(|at| (context.set_timer(at.saturating_duration_since(now)), at));
+        self.timer = due.map(|at| (context.context().set_timer(at.saturating_duration_since(now)), at));
     }
 }

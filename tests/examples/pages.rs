@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use finale::{ConnectionErrorKind, LookupErrorKind, TimeoutKind};
+use finale::{ConnectionErrorKind, LayerErrorKind, LookupErrorKind, TimeoutKind};
 
 use super::explain::explain_error;
 use super::program::printed;
@@ -85,6 +85,7 @@ fn the_guide_to_endings_has_the_words_of_the_example() {
         ConnectionErrorKind::OutOfResources,
         ConnectionErrorKind::Aborted,
         ConnectionErrorKind::System,
+        ConnectionErrorKind::Layer(LayerErrorKind::Protocol),
     ];
     let timers = [
         TimeoutKind::Connect,

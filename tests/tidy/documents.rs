@@ -29,7 +29,7 @@ fn every_path_in_the_documentation_exists() {
         let text = document(name);
         let quoted = text.split('`').skip(1).step_by(2);
         let is_path = |word: &&str| {
-            ["src/", "tests/", "examples/", "bench/", "benches/", "cli/", "docs/", "fuzz/", "probe/", ".ci/"]
+            ["src/", "tests/", "examples/", "bench/", "benches/", "cli/", "docs/", "fuzz/", "probe/", "tls/", ".ci/"]
                 .iter()
                 .any(|folder| word.starts_with(folder))
         };

@@ -182,7 +182,8 @@ fn check_error(
         | ConnectionErrorKind::NoLocalAddress
         | ConnectionErrorKind::OutOfResources
         | ConnectionErrorKind::Aborted
-        | ConnectionErrorKind::System => {
+        | ConnectionErrorKind::System
+        | ConnectionErrorKind::Layer(_) => {
             Err(Violation::new(Rule::Cause, format!("\"{failure}\", and the system returned no error")))
         }
     }

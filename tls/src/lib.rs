@@ -1,0 +1,77 @@
+//! TLS on finale's sockets, by rustls, with the same events and the same care for the ending.
+//!
+//! A FIN does not prove that everything has arrived: a crash sends one, and anyone on the path can
+//! forge one. TLS proves it with close_notify. So [`Event::End`](finale::Event::End) is the peer's
+//! close_notify and nothing else. A FIN or a reset without it is the error
+//! [`Truncated`](finale::LayerErrorKind::Truncated).
+//!
+//! [`Tls`] has the sessions of one reactor. Pass every event to [`Tls::handle`], and handle what it
+//! returns: the same [`Event`](finale::Event)s, with a [`TlsSocket`] instead of a `Socket`. Sockets
+//! without TLS pass through it unchanged.
+//!
+//! ```no_run
+//! use finale::{Event, ListenOptions, Reactor, Stream};
+//! use finale_tls::Tls;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = finale_tls::server_config("cert.pem", "key.pem")?;
+//! let mut reactor = Reactor::new()?;
+//! let listener = reactor.listen("127.0.0.1:8443", ListenOptions::default())?;
+//! let mut tls = Tls::new();
+//! tls.accept_on(listener.id, &config)?;
+//! while let Some((mut socket, event)) = reactor.next()? {
+//!     let mut events = tls.handle(&mut socket, event);
+//!     while let Some((mut socket, event)) = events.next() {
+//!         match event {
+//!             Event::Data(bytes) => drop(socket.write(bytes)?),
+//!             Event::End => socket.end(), // close_notify and FIN, after the last record
+//!             Event::Close(ending) => println!("{ending}"),
+//!             _ => {}
+//!         }
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Events
+//!
+//! | event | of a TLS stream |
+//! |---|---|
+//! | `lookup`, `connect`, `connection` | of TCP |
+//! | `ready` | the handshake is done, for both roles: [`TlsSocket::handshake`] |
+//! | `data` | plaintext |
+//! | `drain`, `timeout` | as without TLS, after `ready` |
+//! | `end` | the peer's close_notify |
+//! | `error` | the [kind](finale::ConnectionErrorKind) is `Layer`, or one of TCP's; [`TlsSocket::failure`] |
+//! | `close` | the [`Ending`](finale::Ending), with the stream's own numbers of bytes |
+//!
+//! [`end`](finale::Stream::end) sends close_notify and a FIN in one segment, after the last record.
+//! The peer's direction continues (RFC 8446 section 6.1). In TLS 1.2 the peer may drop what it has
+//! not sent yet (RFC 5246 section 7.2.1).
+//!
+//! # Bounds
+//!
+//! - The handshake must be done within [10 s](Tls::set_handshake_timeout), and has at most 256 KiB.
+//! - A stream holds at most one incomplete record (16 KiB) or message (64 KiB), what the program has
+//!   not read of one read of the reactor (64 KiB by default), and what it wrote, up to the
+//!   [write limit](finale::ListenOptions::write_limit). An idle stream holds none of these.
+//! - After 32 records in a row without data the stream fails. rustls permits 4 warning alerts, 1
+//!   attempt to renegotiate and 32 key updates in a row.
+//! - Early data (RFC 8446 section 2.3) is refused: it can be replayed.
+
+mod config;
+mod deadlines;
+mod failure;
+mod ledger;
+mod record;
+mod server_name;
+mod session;
+mod socket;
+mod tls;
+
+pub use config::{ConfigError, client_config, server_config, trust_any_server};
+pub use failure::{ConnectError, TlsFailure};
+pub use rustls;
+pub use socket::{Handshake, TlsContext, TlsSocket};
+pub use tls::{Events, Tls, TlsMetrics};

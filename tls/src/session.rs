@@ -1,0 +1,573 @@
+//! One TLS stream: what arrives on its socket becomes events, what the program writes becomes
+//! records.
+//!
+//! Invariant: all input is processed before the program sees the first event of it. So a write finds
+//! rustls ready to write, and only events can wait here, never ciphertext that is complete.
+
+use std::time::Instant;
+
+use finale::lifecycle::State;
+use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Ending, EndingKind, Error, Event, PeerEnd, Socket};
+
+use crate::failure::TlsFailure;
+use crate::ledger::Ledger;
+use crate::record::{Connection, Output, Progress, RECORD_BYTES, What, record_end};
+use crate::server_name;
+
+/// How many records in a row may have no data. OpenSSL's limit for empty ones is the same.
+const MAX_EMPTY_RECORDS: u32 = 32;
+
+/// The longest handshake, all messages together. A certificate chain has a few KiB.
+const MAX_HANDSHAKE_BYTES: usize = 256 * 1024;
+
+/// Longer writes get memory of their own, which the socket's queue takes over.
+const SHARED_BYTES: usize = 64 * 1024;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    /// TCP is not connected yet.
+    Connecting,
+    Handshaking,
+    /// The handshake is done.
+    Ready,
+}
+
+/// Events that the program has not seen.
+#[derive(Debug, Default)]
+struct Owed {
+    ready: bool,
+    drain: bool,
+    /// Plaintext that came before the program stopped reading.
+    plain: Vec<u8>,
+    end: bool,
+    error: bool,
+    close: bool,
+}
+
+/// The next event of a session. What it contains is elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    Ready,
+    Drain,
+    Data,
+    End,
+    Error,
+    Close,
+}
+
+/// Buffers that all sessions share, since only one works at a time.
+#[derive(Debug, Default)]
+pub(crate) struct Buffers {
+    /// Input, which rustls decrypts in place.
+    pub(crate) incoming: Vec<u8>,
+    /// Plaintext of the session at hand.
+    pub(crate) plain: Vec<u8>,
+}
+
+pub(crate) struct Session {
+    pub(crate) connection: Connection,
+    phase: Phase,
+    /// An incomplete record or message.
+    incoming: Vec<u8>,
+    /// Plaintext that was written before the handshake was done.
+    early: Vec<u8>,
+    owed: Owed,
+    pub(crate) failure: Option<TlsFailure>,
+    pub(crate) server_name: Option<Box<str>>,
+    /// Its entry in the deadlines.
+    pub(crate) due: Option<Instant>,
+    ledger: Ledger,
+    /// Plaintext that has arrived, and what of it was delivered or discarded.
+    received: u64,
+    bytes_read: u64,
+    empty_records: u32,
+    handshake_bytes: usize,
+    peer_closed: bool,
+    /// The socket has delivered its `close`.
+    pub(crate) is_closed: bool,
+    pub(crate) end_called: bool,
+    /// close_notify waits for room in the socket's queue.
+    end_waits: bool,
+    is_discarding: bool,
+    /// The socket itself is paused only after the handshake, for which it has to be read.
+    is_paused: bool,
+    is_held: bool,
+}
+
+impl Session {
+    pub(crate) fn new(connection: Connection) -> Self {
+        Self {
+            connection,
+            phase: Phase::Connecting,
+            incoming: Vec::new(),
+            early: Vec::new(),
+            owed: Owed::default(),
+            failure: None,
+            server_name: None,
+            due: None,
+            ledger: Ledger::default(),
+            received: 0,
+            bytes_read: 0,
+            empty_records: 0,
+            handshake_bytes: 0,
+            peer_closed: false,
+            is_closed: false,
+            end_called: false,
+            end_waits: false,
+            is_discarding: false,
+            is_paused: false,
+            is_held: false,
+        }
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        self.phase == Phase::Ready
+    }
+
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.phase == Phase::Handshaking && self.failure.is_none()
+    }
+}
+
+/// What happens on the socket.
+impl Session {
+    /// TCP is connected.
+    pub(crate) fn begin(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        self.phase = Phase::Handshaking;
+        self.is_paused |= socket.is_paused();
+        socket.resume();
+        out.clear();
+        let progress = self.connection.receive(&mut [], &mut Vec::new(), out);
+        self.after(socket, out, progress);
+    }
+
+    /// An event of the socket. Returns whether it is one of the stream, too.
+    pub(crate) fn handle(
+        &mut self,
+        socket: &mut Socket<'_>,
+        event: &Event<'_>,
+        buffers: &mut Buffers,
+        out: &mut Output,
+    ) -> bool {
+        let is_usable = self.phase == Phase::Ready && self.failure.is_none();
+        match event {
+            Event::Ready => {
+                self.begin(socket, out);
+                false
+            }
+            Event::Data(bytes) => {
+                self.receive(socket, bytes, buffers, out);
+                false
+            }
+            Event::Drain if self.end_waits => {
+                self.finish(socket, out);
+                false
+            }
+            Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
+            Event::PeerEnded(PeerEnd::Fin) => false,
+            Event::End => {
+                self.ended(socket, None, out);
+                false
+            }
+            Event::Error(error) => {
+                self.broke(socket, error, out);
+                false
+            }
+            Event::Close(_) => {
+                self.is_closed = true;
+                self.owed.close = true;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Bytes of the peer.
+    fn receive(&mut self, socket: &mut Socket<'_>, bytes: &[u8], buffers: &mut Buffers, out: &mut Output) {
+        if self.failure.is_some() || self.peer_closed {
+            return;
+        }
+        let incoming = &mut buffers.incoming;
+        incoming.clear();
+        incoming.append(&mut self.incoming);
+        incoming.extend_from_slice(bytes);
+        out.clear();
+        let (mut start, mut end) = (0, 0);
+        let mut progress = Progress::default();
+        while end < incoming.len() && progress.error.is_none() && !progress.peer_closed {
+            // An incomplete one is passed on too: it may be invalid already.
+            let record = record_end(incoming, end);
+            end = record.unwrap_or(incoming.len());
+            let before = buffers.plain.len();
+            progress = self.connection.receive(&mut incoming[start..end], &mut buffers.plain, out);
+            start += progress.consumed;
+            let data = buffers.plain.len() - before;
+            self.received += data as u64;
+            if data > 0 {
+                self.empty_records = 0;
+            } else if record.is_some() && self.phase == Phase::Ready {
+                self.empty_records += 1;
+            }
+            self.notice_ready(socket);
+        }
+        // Its memory is released when it is empty: `append` has taken what it had.
+        self.incoming = if start < incoming.len() { incoming[start..].to_vec() } else { Vec::new() };
+        if self.phase == Phase::Handshaking {
+            self.handshake_bytes += bytes.len();
+        }
+        self.after(socket, out, progress);
+    }
+
+    /// What a piece of input, or its absence, has brought.
+    fn after(&mut self, socket: &mut Socket<'_>, out: &mut Output, progress: Progress) {
+        if self.server_name.is_none() {
+            self.server_name = server_name::take();
+        }
+        if let Some(error) = progress.error {
+            return self.fail(socket, TlsFailure::of(error, self.phase != Phase::Ready), out);
+        }
+        if self.empty_records > MAX_EMPTY_RECORDS || self.handshake_bytes > MAX_HANDSHAKE_BYTES {
+            return self.fail(socket, TlsFailure::Flood, out);
+        }
+        if !self.send_records(socket, out, 0) {
+            return self.fail(socket, TlsFailure::Flood, out);
+        }
+        self.notice_ready(socket);
+        if self.owed.ready {
+            self.flush_early(socket, out);
+        }
+        if progress.peer_closed {
+            self.peer_closed = true;
+            self.owed.end = true;
+            self.incoming = Vec::new();
+            // What follows is not part of the stream.
+            socket.discard();
+        }
+    }
+
+    fn notice_ready(&mut self, socket: &mut Socket<'_>) {
+        if self.phase != Phase::Handshaking || self.connection.common().is_handshaking() {
+            return;
+        }
+        self.phase = Phase::Ready;
+        self.owed.ready = true;
+        if self.is_paused {
+            socket.pause();
+        }
+        if self.is_held {
+            socket.hold();
+        }
+    }
+
+    /// What was written before the handshake was done.
+    fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            // A failure here is an event of its own.
+            let _ = self.write_all(socket, &[&early], out);
+        }
+        // Full, or requested: now the socket's own queue decides.
+        let wants_drain = std::mem::take(&mut self.owed.drain) || early.len() >= socket.high_water_mark();
+        self.owed.drain = wants_drain && !self.end_called && !socket.request_drain();
+        if self.end_called {
+            self.finish(socket, out);
+        }
+    }
+
+    /// The peer's FIN, or a failure of the connection.
+    fn ended(&mut self, socket: &mut Socket<'_>, cause: Option<ConnectionError>, out: &mut Output) {
+        if self.peer_closed || self.failure.is_some() {
+            return;
+        }
+        out.clear();
+        let failure = match self.phase {
+            Phase::Ready => {
+                TlsFailure::Truncated { after_bytes: self.received, in_record: !self.incoming.is_empty(), cause }
+            }
+            Phase::Connecting | Phase::Handshaking => TlsFailure::Interrupted { cause },
+        };
+        self.fail(socket, failure, out);
+    }
+
+    /// The connection has failed.
+    fn broke(&mut self, socket: &mut Socket<'_>, error: &ConnectionError, out: &mut Output) {
+        let is_ours = matches!(error.kind, ConnectionErrorKind::TimedOut(_));
+        if self.failure.is_none() && (self.phase == Phase::Connecting || self.peer_closed || is_ours) {
+            out.clear();
+            return self.fail(socket, TlsFailure::Connection(error.clone()), out);
+        }
+        self.ended(socket, Some(error.clone()), out);
+    }
+
+    /// The stream has failed. `out` has what rustls wants to send about it.
+    pub(crate) fn fail(&mut self, socket: &mut Socket<'_>, failure: TlsFailure, out: &mut Output) {
+        self.send_records(socket, out, 0);
+        self.owed.error = true;
+        self.incoming = Vec::new();
+        if matches!(failure, TlsFailure::HandshakeTimeout | TlsFailure::Flood) {
+            socket.destroy();
+        }
+        self.failure = Some(failure);
+        // An alert, and an answer that is on its way, are not destroyed by a reset. Without our
+        // close_notify the peer knows that it is cut.
+        socket.end();
+        socket.discard();
+    }
+
+    /// The report for the program, with the stream's numbers of bytes.
+    pub(crate) fn ending(&self, tcp: &Ending) -> Ending {
+        let mut ending = tcp.clone();
+        if let Some(failure) = &self.failure {
+            ending.kind = EndingKind::Failed(failure.to_error());
+        }
+        ending.bytes_read = self.bytes_read;
+        ending.bytes_written = self.ledger.taken(tcp.bytes_written);
+        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 - ending.bytes_written;
+        ending
+    }
+}
+
+/// What the program does.
+impl Session {
+    pub(crate) fn write(
+        &mut self,
+        socket: &mut Socket<'_>,
+        parts: &[&[u8]],
+        out: &mut Output,
+    ) -> Result<Backpressure, Error> {
+        if self.end_called {
+            return Err(Error::WriteAfterEnd);
+        }
+        if self.failure.is_some() {
+            return Err(Error::Gone);
+        }
+        let now = socket.write(&[])?;
+        let queued_bytes = self.early.len() + socket.queued_bytes();
+        let limit_bytes = socket.write_limit();
+        if parts.iter().all(|part| part.is_empty()) {
+            return Ok(now);
+        }
+        if queued_bytes >= limit_bytes {
+            return Err(Error::QueueFull { queued_bytes, limit_bytes });
+        }
+        if self.phase == Phase::Ready {
+            return self.write_all(socket, parts, out);
+        }
+        parts.iter().for_each(|part| self.early.extend_from_slice(part));
+        let is_full = self.early.len() >= socket.high_water_mark();
+        Ok(if is_full { Backpressure::Full } else { Backpressure::Room })
+    }
+
+    /// Encrypts the parts as one stream, in records that are as large as possible, and queues all of
+    /// them at once: the socket takes a write whole or not at all.
+    fn write_all(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<Backpressure, Error> {
+        let count: usize = parts.iter().map(|part| part.len()).sum();
+        if count <= SHARED_BYTES {
+            out.clear();
+            self.encrypt(socket, parts, out)?;
+            return self.queue(socket, count, out.filled().len(), |socket| socket.write(out.filled()));
+        }
+        let mut own = Output::with_capacity(count + (count / RECORD_BYTES + 2) * 64);
+        self.encrypt(socket, parts, &mut own)?;
+        let own = own.into_filled();
+        self.queue(socket, count, own.len(), |socket| socket.write_owned(own))
+    }
+
+    fn encrypt(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<(), Error> {
+        let mut joined = Vec::new();
+        let last = parts.len() - 1;
+        for (index, part) in parts.iter().enumerate() {
+            let mut rest = *part;
+            while !rest.is_empty() {
+                let whole = if index == last { rest.len() } else { rest.len() - rest.len() % RECORD_BYTES };
+                let piece;
+                if joined.is_empty() && whole > 0 {
+                    (piece, rest) = rest.split_at(whole);
+                    self.record(socket, piece, out)?;
+                } else {
+                    (piece, rest) = rest.split_at(rest.len().min(RECORD_BYTES - joined.len()));
+                    joined.extend_from_slice(piece);
+                    if joined.len() == RECORD_BYTES || (index == last && rest.is_empty()) {
+                        self.record(socket, &joined, out)?;
+                        joined.clear();
+                    }
+                }
+            }
+        }
+        if joined.is_empty() { Ok(()) } else { self.record(socket, &joined, out) }
+    }
+
+    fn record(&mut self, socket: &mut Socket<'_>, plain: &[u8], out: &mut Output) -> Result<(), Error> {
+        self.connection.send(&mut self.incoming, What::Data(plain), out).map_err(|error| {
+            out.clear();
+            self.fail(socket, TlsFailure::of(error, false), out);
+            Error::Gone
+        })
+    }
+
+    fn queue(
+        &mut self,
+        socket: &mut Socket<'_>,
+        plaintext: usize,
+        ciphertext: usize,
+        write: impl FnOnce(&mut Socket<'_>) -> Result<Backpressure, Error>,
+    ) -> Result<Backpressure, Error> {
+        let taken = socket.bytes_written();
+        let state = write(socket)?;
+        self.ledger.note(ciphertext, plaintext, taken);
+        Ok(state)
+    }
+
+    /// Queues what rustls wants to send by itself. Returns whether there was room.
+    fn send_records(&mut self, socket: &mut Socket<'_>, out: &mut Output, plaintext: usize) -> bool {
+        let count = out.filled().len();
+        let has_room = count == 0
+            || !matches!(
+                self.queue(socket, plaintext, count, |socket| socket.write(out.filled())),
+                Err(Error::QueueFull { .. })
+            );
+        out.clear();
+        has_room
+    }
+
+    pub(crate) fn end(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if std::mem::replace(&mut self.end_called, true) || self.failure.is_some() {
+            return;
+        }
+        if self.phase == Phase::Ready {
+            self.finish(socket, out);
+        }
+    }
+
+    /// close_notify and our FIN, after the last record.
+    fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        self.end_waits = socket.queued_bytes() >= socket.write_limit();
+        if self.end_waits {
+            return;
+        }
+        out.clear();
+        if self.connection.send(&mut self.incoming, What::CloseNotify, out).is_ok() {
+            self.send_records(socket, out, 0);
+        }
+        socket.end();
+    }
+
+    pub(crate) fn stop_reading(&mut self, socket: &mut Socket<'_>, is_hold: bool) {
+        self.is_held |= is_hold;
+        self.is_paused |= !is_hold;
+        match self.phase {
+            Phase::Ready if is_hold => socket.hold(),
+            Phase::Ready => socket.pause(),
+            Phase::Connecting | Phase::Handshaking => {}
+        }
+    }
+
+    pub(crate) fn continue_reading(&mut self, socket: &mut Socket<'_>, is_release: bool) {
+        self.is_held = false;
+        self.is_paused &= is_release;
+        match self.phase {
+            Phase::Ready if is_release => socket.release(),
+            Phase::Ready => socket.resume(),
+            Phase::Connecting | Phase::Handshaking => {}
+        }
+    }
+
+    pub(crate) const fn discard(&mut self) {
+        self.is_discarding = true;
+    }
+
+    pub(crate) fn request_drain(&mut self, socket: &mut Socket<'_>) -> bool {
+        if self.phase == Phase::Ready {
+            return !self.end_called && socket.request_drain();
+        }
+        // The handshake's own end is when it drains.
+        let waits = !self.early.is_empty() && !self.end_called;
+        self.owed.drain |= waits;
+        waits
+    }
+}
+
+/// What the program sees.
+impl Session {
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.is_paused || self.is_held
+    }
+
+    pub(crate) const fn is_discarding(&self) -> bool {
+        self.is_discarding
+    }
+
+    pub(crate) fn queued_bytes(&self, socket: &Socket<'_>) -> usize {
+        self.early.len() + socket.queued_bytes()
+    }
+
+    pub(crate) const fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    pub(crate) fn bytes_written(&self, socket: &Socket<'_>) -> u64 {
+        self.ledger.taken(socket.bytes_written())
+    }
+
+    pub(crate) const fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// The state of the stream: connected after the handshake, and half-closed after `end`.
+    pub(crate) fn state(&self, tcp: State) -> State {
+        let has_ended = self.peer_closed && !self.owed.end;
+        match tcp {
+            tcp if !tcp.is_connected() => tcp,
+            _ if self.phase != Phase::Ready => State::Connecting,
+            State::Open | State::PeerFinished if has_ended => State::PeerFinished,
+            State::Open | State::PeerFinished => State::Open,
+            State::Flushing if has_ended => State::LastFlush,
+            State::LocalFinished | State::Lingering if has_ended => State::Closing,
+            tcp => tcp,
+        }
+    }
+
+    /// Takes the plaintext that waits.
+    pub(crate) fn take_plain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.owed.plain)
+    }
+
+    /// Keeps plaintext that could not be delivered.
+    pub(crate) fn keep_plain(&mut self, plain: Vec<u8>) {
+        self.owed.plain = plain;
+    }
+
+    /// Whether events wait.
+    pub(crate) fn owes(&self) -> bool {
+        let Owed { ready, drain, plain, end, error, close } = &self.owed;
+        *ready || (*drain && self.is_ready()) || !plain.is_empty() || *end || *error || *close
+    }
+
+    /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
+    pub(crate) fn next(&mut self, plain: &mut Vec<u8>) -> Option<Next> {
+        if self.is_discarding {
+            self.bytes_read += plain.len() as u64;
+            plain.clear();
+        }
+        if std::mem::take(&mut self.owed.ready) {
+            return Some(Next::Ready);
+        }
+        if self.is_ready() && std::mem::take(&mut self.owed.drain) {
+            return Some(Next::Drain);
+        }
+        // After `close` nothing can be delivered any more.
+        let waits = self.is_paused() && !self.owed.close;
+        if !plain.is_empty() {
+            self.bytes_read += if waits { 0 } else { plain.len() as u64 };
+            return (!waits).then_some(Next::Data);
+        }
+        if self.owed.end {
+            self.owed.end = waits;
+            return (!waits).then_some(Next::End);
+        }
+        if std::mem::take(&mut self.owed.error) {
+            return Some(Next::Error);
+        }
+        std::mem::take(&mut self.owed.close).then_some(Next::Close)
+    }
+}

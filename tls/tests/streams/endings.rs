@@ -1,0 +1,82 @@
+//! How streams end, in both roles.
+
+use finale::{ConnectOptions, Event, ListenOptions, Stream};
+use finale_tls::TlsSocket;
+
+use crate::scene::{Configs, Scene};
+
+/// Answers each piece at once, and ends when the peer has.
+fn echo(socket: &mut TlsSocket<'_>, event: Event<'_>) {
+    match event {
+        Event::Data(bytes) => drop(socket.write(bytes)),
+        Event::End => socket.end(),
+        _ => {}
+    }
+}
+
+#[test]
+fn a_server_echoes_and_both_end_with_close_notify() {
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    scene.play(&mut peer, &mut echo);
+    peer.write(b"hello");
+    scene.play(&mut peer, &mut echo);
+    assert_eq!(peer.data, b"hello");
+    peer.close_notify();
+    scene.play(&mut peer, &mut echo);
+    assert!(peer.has_close_notify && peer.has_fin && !peer.is_reset);
+    peer.fin();
+    scene.play(&mut peer, &mut echo);
+    assert_eq!(
+        scene.events(),
+        [
+            "connection",
+            "ready",
+            "data, 5 bytes",
+            "end",
+            "close: clean and acknowledged; we finished first, TIME_WAIT is ours; 5 bytes read, 5 written"
+        ]
+    );
+    assert!(scene.tls.is_empty());
+}
+
+#[test]
+fn a_client_gets_its_answer_and_the_end() {
+    let (mut scene, _, mut peer) = Scene::client(&Configs::tls13(), ConnectOptions::default());
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+        Event::Ready => drop(socket.write(b"question")),
+        Event::End => socket.end(),
+        _ => {}
+    };
+    scene.play(&mut peer, &mut program);
+    assert_eq!(peer.data, b"question");
+    peer.write(b"answer");
+    peer.close_notify();
+    peer.fin();
+    scene.play(&mut peer, &mut program);
+    assert_eq!(scene.data, b"answer");
+    assert!(scene.last().starts_with("close: clean and acknowledged"), "{:?}", scene.seen);
+}
+
+#[test]
+fn a_fin_or_a_reset_without_close_notify_is_a_truncation_and_no_end() {
+    for is_reset in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        scene.play(&mut peer, &mut echo);
+        peer.write(b"hello");
+        scene.play(&mut peer, &mut echo);
+        if is_reset {
+            peer.reset()
+        } else {
+            peer.fin()
+        }
+        scene.play(&mut peer, &mut echo);
+        let how = if is_reset { "a reset by the peer" } else { "a FIN of the peer" };
+        let error = format!("error: truncated: {how} without close_notify, after 5 bytes");
+        assert_eq!(scene.events()[..4], ["connection", "ready", "data, 5 bytes", error.as_str()]);
+        if !is_reset {
+            assert!(peer.has_fin && !peer.has_close_notify && peer.data == b"hello", "its answer is not destroyed");
+        }
+        assert!(scene.last().starts_with(&format!("close: {error}")), "{:?}", scene.seen);
+        assert_eq!(scene.tls.metrics().truncated, 1);
+    }
+}
