@@ -28,6 +28,9 @@ pub struct Args {
     /// What is measured
     #[arg(long, value_delimiter = ',', default_values = ["time", "idle", "instructions"])]
     pub only: Vec<Part>,
+    /// Only servers whose name contains this
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    pub server: String,
     /// The page to write; without it the tables are printed
     #[arg(long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -109,7 +112,7 @@ fn compare(args: &Args, programs: &Path, certificate: &Path) -> io::Result<()> {
     crate::config::write_certificate(certificate)?;
     finale_load::raise_descriptor_limit()?;
     let measure = measure::Measure::new(args, programs, certificate)?;
-    let present = |one: &&Contestant| programs.join(one.program).exists();
+    let present = |one: &&Contestant| programs.join(one.program).exists() && one.name.contains(&args.server);
     let contestants: Vec<_> = CONTESTANTS.iter().filter(present).collect();
     let mut figures: Vec<Figures> = contestants.iter().map(|_| Figures::default()).collect();
     let before = environment::load();

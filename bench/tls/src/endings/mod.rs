@@ -55,6 +55,7 @@ enum Command {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Library {
     Tokio,
+    Finale,
 }
 
 /// Runs a command.
@@ -67,6 +68,10 @@ pub fn run(args: Args) -> io::Result<()> {
         Command::Client { library: Library::Tokio, addr, folder, half_close } => {
             own::tokio_client(addr, &folder, half_close)
         }
+        Command::Client { library: Library::Finale, addr, folder, half_close } => {
+            own::finale_client(addr, &folder, half_close)
+        }
         Command::Server { library: Library::Tokio, folder } => own::tokio_server(&folder),
+        Command::Server { library: Library::Finale, folder } => own::finale_server(&folder),
     }
 }

@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
+use finale::{ConnectOptions, Event, ListenOptions, Reactor, Stream as _};
+use finale_tls::Tls;
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -70,4 +72,61 @@ async fn read_to_end(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String
             read => io::stdout().write_all(&buffer[..read])?,
         }
     }
+}
+
+/// A client on finale-tls.
+pub(super) fn finale_client(addr: SocketAddr, folder: &Path, half_close: bool) -> io::Result<()> {
+    let config = Arc::new(crate::config::client(folder)?);
+    let name = ServerName::try_from("localhost").map_err(other)?;
+    let (mut reactor, mut tls) = (Reactor::new().map_err(other)?, Tls::new());
+    tls.connect(&mut reactor.context(), addr, ConnectOptions::default(), &config, name).map_err(other)?;
+    converse(reactor, tls, &Role::Client { half_close })
+}
+
+/// A server on finale-tls for one connection.
+pub(super) fn finale_server(folder: &Path) -> io::Result<()> {
+    let config = Arc::new(crate::config::server(folder)?);
+    let (mut reactor, mut tls) = (Reactor::new().map_err(other)?, Tls::new());
+    let listener = reactor.listen("127.0.0.1:0", ListenOptions::default()).map_err(other)?;
+    tls.accept_on(listener.id, &config).map_err(other)?;
+    println!("listening on {}", listener.addr);
+    converse(reactor, tls, &Role::Server)
+}
+
+enum Role {
+    Client { half_close: bool },
+    Server,
+}
+
+/// Prints each event that is one of an ending.
+fn converse(mut reactor: Reactor, mut tls: Tls, role: &Role) -> io::Result<()> {
+    let mut words = Vec::new();
+    while let Some((mut socket, event)) = reactor.next().map_err(other)? {
+        let mut events = tls.handle(&mut socket, event);
+        while let Some((mut socket, event)) = events.next() {
+            match event {
+                Event::Ready => {
+                    if let Role::Client { half_close } = role {
+                        drop(socket.write(REQUEST));
+                        half_close.then(|| socket.end());
+                    }
+                }
+                Event::Data(bytes) => io::stdout().write_all(bytes)?,
+                Event::End => {
+                    words.push("end".to_owned());
+                    if matches!(role, Role::Server) {
+                        drop(socket.write(ANSWER.as_bytes()));
+                    }
+                    socket.end();
+                }
+                Event::Error(error) => words.push(format!("error ({error})")),
+                Event::Close(ending) => {
+                    words.push(format!("close ({ending})"));
+                    return report(Ok(words.join(", ")));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
 }

@@ -151,6 +151,7 @@ pub(super) const CLIENTS: &[Program] = &[
         ..Program::new("Python asyncio", PYTHON, |place| place.client("python3", "client.py", Some("asyncio")))
     },
     Program::new("tokio-rustls", OWN, |place| place.own_client("tokio")),
+    Program::new("finale-tls", OWN, |place| place.own_client("finale")),
 ];
 
 /// The clients of HTTP.
@@ -175,6 +176,7 @@ pub(super) const SERVERS: &[Program] = &[
     Program::new("Python ssl, strict", PYTHON, |place| place.server_script("python3", "server.py", Some("strict"))),
     Program::new("Python asyncio", PYTHON, |place| place.server_script("python3", "server.py", Some("asyncio"))),
     Program::new("tokio-rustls", OWN, |place| place.own_server("tokio")),
+    Program::new("finale-tls", OWN, |place| place.own_server("finale")),
 ];
 
 /// The folder of the scripts, in the sources.

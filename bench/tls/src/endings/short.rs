@@ -26,6 +26,8 @@ const MEANINGS: &[(&[&str], &str)] = &[
     ),
     (
         &[
+            "truncated",
+            "interrupted",
             "unexpected eof",
             "unexpectedeof",
             "eof occurred",

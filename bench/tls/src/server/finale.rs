@@ -15,12 +15,12 @@ use crate::config::other;
 use crate::service::Service;
 
 pub(super) fn run(listener: std::net::TcpListener, config: &Arc<ServerConfig>, mode: CloseMode) -> io::Result<()> {
-    let mut reactor = Reactor::new()?;
+    let mut reactor = Reactor::new().map_err(other)?;
     let listener = reactor.adopt(listener, ListenOptions::default().close_mode(mode)).map_err(other)?;
     let mut tls = Tls::new();
     tls.accept_on(listener.id, config).map_err(other)?;
     let mut services = SocketMap::new();
-    while let Some((mut socket, event)) = reactor.next()? {
+    while let Some((mut socket, event)) = reactor.next().map_err(other)? {
         let mut events = tls.handle(&mut socket, event);
         while let Some((mut socket, event)) = events.next() {
             match event {
@@ -29,7 +29,10 @@ pub(super) fn run(listener: std::net::TcpListener, config: &Arc<ServerConfig>, m
                     service.receive(bytes);
                     send(&mut socket, service);
                 }
-                Event::Drain => send(&mut socket, services.or_default(socket.id())),
+                Event::Drain => {
+                    let service = services.or_default(socket.id());
+                    send(&mut socket, service);
+                }
                 Event::End => socket.end(),
                 Event::Close(_) => drop(services.remove(socket.id())),
                 _ => {}

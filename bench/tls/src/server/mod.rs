@@ -9,8 +9,8 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use clap::{Parser, ValueEnum};
 use ::finale::CloseMode;
+use clap::{Parser, ValueEnum};
 use finale_peers::server::{announce, listen};
 
 mod buffered;
