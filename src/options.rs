@@ -146,17 +146,17 @@ pub(crate) struct Settings {
     pub(crate) paused: bool,
     /// Its listener is stopping: our side ends after it has been idle for this long.
     pub(crate) grace_ms: Option<u64>,
-    /// A layer ends it, where otherwise the reactor does.
-    pub(crate) layer_end: LayerEnd,
+    pub(crate) farewell: Farewell,
 }
 
-/// Whether a layer ends its sockets: see [`Socket::let_layer_end`](crate::Socket::let_layer_end).
+/// What follows the grace of a stop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(crate) enum LayerEnd {
-    /// There is no layer.
-    Never,
-    Ends,
-    /// It was told to, by an event.
+pub(crate) enum Farewell {
+    /// Our FIN.
+    Fin,
+    /// A `timeout`, so that a layer or a program can send its last message first.
+    Timeout,
+    /// That `timeout` was delivered.
     Due,
 }
 
@@ -211,7 +211,7 @@ impl Default for Settings {
             notify_peer_ended: false,
             paused: false,
             grace_ms: None,
-            layer_end: LayerEnd::Never,
+            farewell: Farewell::Fin,
         }
     }
 }

@@ -3,6 +3,7 @@
 //!
 //! Invariant: for [`Socket`] and [`Context`] each method is their own one of the same name.
 
+use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::id::SocketId;
 use crate::lifecycle::State;
@@ -57,6 +58,13 @@ pub trait Stream {
     /// As `Socket::write`.
     fn write(&mut self, bytes: &[u8]) -> Result<Backpressure, Error> {
         self.write_parts(&[bytes])
+    }
+    /// See [`Socket::write_owned`]. A layer that changes the bytes copies them.
+    ///
+    /// # Errors
+    /// As `Socket::write`.
+    fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
+        self.write(buffer.into().as_ref())
     }
     /// See [`Socket::write_parts`].
     ///
@@ -189,6 +197,10 @@ impl Stream for Socket<'_> {
 
     fn write(&mut self, bytes: &[u8]) -> Result<Backpressure, Error> {
         Socket::write(self, bytes)
+    }
+
+    fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
+        Socket::write_owned(self, buffer)
     }
 
     fn write_parts(&mut self, parts: &[&[u8]]) -> Result<Backpressure, Error> {

@@ -16,7 +16,7 @@ use super::{Reactor, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
-use crate::options::LayerEnd;
+use crate::options::Farewell;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
@@ -457,16 +457,14 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Ends an idle socket, or has its layer do it.
+    /// Ends an idle socket, or lets it say farewell first.
     pub(super) fn end_idle(&mut self, slot: u32) {
-        let has_layer = self.table.settings_of(slot).layer_end != LayerEnd::Never;
-        if has_layer && self.table.entry(slot).state == State::Open {
-            self.table.change_settings(slot, |settings| settings.layer_end = LayerEnd::Due);
-            // If it answers a request first, the grace counts again.
-            self.table.entry_mut(slot).flags.set(Flags::GRACE, true);
-            self.apply(slot, Input::Idle);
-        } else {
+        let (settings, state) = (self.table.settings_of(slot), self.table.entry(slot).state);
+        if settings.farewell == Farewell::Fin || state != State::Open {
             self.table.entry_mut(slot).flags.set(Flags::END, true);
+        } else {
+            self.table.change_settings(slot, |settings| settings.farewell = Farewell::Due);
+            self.apply(slot, Input::Idle);
         }
         self.table.wake(slot);
     }

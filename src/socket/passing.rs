@@ -7,7 +7,6 @@ use crate::error::Error;
 use crate::id::SocketId;
 use crate::kernel_pipe::KernelPipe;
 use crate::lifecycle::State;
-use crate::options::LayerEnd;
 use crate::table::entry::Flags;
 use crate::target::Target;
 
@@ -38,41 +37,6 @@ impl Socket<'_> {
         {
             // While it is paused the grace of a stop does not count.
             self.context.table.wake_with(self.slot, Flags::GRACE);
-        }
-    }
-
-    /// For a layer that sends something before our FIN, such as TLS: where the reactor ends an idle
-    /// socket by itself, [`Event::Timeout`] is delivered instead, and
-    /// [`take_layer_end`](Socket::take_layer_end) returns `true`, so that the layer can end it: after the grace of a [stop](crate::Reactor::stop_listener), and
-    /// when a [`Pool`](crate::Pool) is dropped.
-    ///
-    /// [`Event::Timeout`]: crate::Event::Timeout
-    pub fn let_layer_end(&mut self) {
-        if self.living().is_some() && self.settings().is_some_and(|settings| settings.layer_end == LayerEnd::Never) {
-            self.context.table.change_settings(self.slot, |settings| settings.layer_end = LayerEnd::Ends);
-        }
-    }
-
-    /// Whether this [`Event::Timeout`] means that the layer has to end the socket: see
-    /// [`let_layer_end`](Socket::let_layer_end). `false` at the next call.
-    ///
-    /// [`Event::Timeout`]: crate::Event::Timeout
-    pub fn take_layer_end(&mut self) -> bool {
-        let is_due = self.settings().is_some_and(|settings| settings.layer_end == LayerEnd::Due);
-        if is_due {
-            self.context.table.change_settings(self.slot, |settings| settings.layer_end = LayerEnd::Ends);
-        }
-        is_due
-    }
-
-    /// For a layer whose own bytes are no requests and no answers, such as those of a handshake:
-    /// whether the peer waits for an answer. A stop ends no socket whose peer does. The next bytes in
-    /// either direction change it again.
-    pub fn set_answered(&mut self, is_answered: bool) {
-        if let Some(entry) = self.living() {
-            entry.heard_last = !is_answered;
-            self.context.table.wake_with(self.slot, Flags::GRACE);
-            self.context.table.file_later(self.slot);
         }
     }
 

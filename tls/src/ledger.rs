@@ -4,6 +4,10 @@
 
 use std::collections::VecDeque;
 
+/// How many writes can wait by themselves. Later ones count together, so that many small writes cost
+/// little.
+const MAX_WRITES: usize = 256;
+
 #[derive(Debug)]
 struct Write {
     /// Where its ciphertext begins and ends.
@@ -33,10 +37,16 @@ impl Ledger {
             self.taken = write.plaintext;
             self.writes.pop_front();
         }
-        let start = self.ciphertext;
+        if self.writes.is_empty() {
+            self.writes = VecDeque::new(); // Its memory is released.
+        }
+        let mut start = self.ciphertext;
         self.ciphertext += ciphertext as u64;
         self.plaintext += plaintext as u64;
         if plaintext > 0 {
+            if self.writes.len() == MAX_WRITES {
+                start = self.writes.pop_back().map_or(start, |write| write.start);
+            }
             self.writes.push_back(Write { start, end: self.ciphertext, plaintext: self.plaintext });
         }
     }

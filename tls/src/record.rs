@@ -92,17 +92,15 @@ impl From<EncryptError> for Failed {
 /// The two roles of rustls, which have the same calls and no common type.
 trait Role {
     type Data;
-    /// Whether records wait that are not encoded yet.
-    fn has_output(&self) -> bool;
+    fn common(&self) -> &CommonState;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Role for UnbufferedClientConnection {
     type Data = ClientConnectionData;
-    fn has_output(&self) -> bool {
-        self.wants_write()
+    fn common(&self) -> &CommonState {
+        self
     }
-
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
@@ -110,10 +108,9 @@ impl Role for UnbufferedClientConnection {
 
 impl Role for UnbufferedServerConnection {
     type Data = ServerConnectionData;
-    fn has_output(&self) -> bool {
-        self.wants_write()
+    fn common(&self) -> &CommonState {
+        self
     }
-
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
@@ -184,10 +181,6 @@ impl What<'_> {
 fn receive<R: Role>(role: &mut R, incoming: &mut [u8], plain: &mut Vec<u8>, out: &mut Output) -> Progress {
     let mut progress = Progress::default();
     loop {
-        // After an error only the alert is taken: a bad record must not be processed a second time.
-        if progress.error.is_some() && !role.has_output() {
-            return progress;
-        }
         let UnbufferedStatus { mut discard, state } = role.process(&mut incoming[progress.consumed..]);
         let mut is_over = false;
         let result = match state {
@@ -225,6 +218,9 @@ fn receive<R: Role>(role: &mut R, incoming: &mut [u8], plain: &mut Vec<u8>, out:
         if let Err(error) = result {
             progress.error.get_or_insert(error);
         }
+        // After an error only the alert for the peer is taken: rustls must not see the same input
+        // again, with which it would fail again.
+        is_over |= progress.error.is_some() && !role.common().wants_write();
         if is_over {
             return progress;
         }

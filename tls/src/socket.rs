@@ -3,7 +3,7 @@
 //! Invariant: for a socket without a session each method is the socket's own.
 
 use finale::lifecycle::State;
-use finale::{Backpressure, ConnectOptions, Context, Error, Socket, SocketId, Stream, Streams, Target};
+use finale::{Backpressure, Buffer, ConnectOptions, Context, Error, Socket, SocketId, Stream, Streams, Target};
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
@@ -170,6 +170,10 @@ impl Stream for TlsSocket<'_> {
     fn state(&self) -> State {
         let tcp = self.socket.state();
         self.session().map_or(tcp, |session| session.state(tcp))
+    }
+
+    fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
+        if self.is_tls() { self.write(buffer.into().as_ref()) } else { self.socket.write_owned(buffer) }
     }
 
     fn write_parts(&mut self, parts: &[&[u8]]) -> Result<Backpressure, Error> {
