@@ -83,7 +83,8 @@ impl Baseline {
             served = served.max(took);
             let seen = session.seen(client).clone();
             if let Some((_, kind)) = seen.failed {
-                return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
+                let why = seen.tls.as_ref().and_then(|tls| tls.failure.clone()).unwrap_or_else(|| kind.to_string());
+                return Err(Broken::NoBaseline(format!("a polite client could not connect: {why}")));
             }
             // What arrives after its FIN is no answer to a polite client.
             let wrong = no_answer(session, &stayed, &seen).or_else(|| not_as_expected(session, &stayed));
@@ -212,8 +213,14 @@ fn close_notify(all: &[Seen]) -> Option<bool> {
     all.iter().all(has_it).then_some(true)
 }
 
+/// The first bytes of an alert (RFC 8446 section 5.1).
+const TLS_ALERT: [u8; 2] = [21, 3];
+
 /// Why a polite client has no answer: what it had seen before and after its own FIN.
 fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
+    if session.options.tls.is_none() && stayed.answer.head.starts_with(&TLS_ALERT) {
+        return Some("the server answers with an alert of TLS: it has to be probed with TLS (--tls)".to_owned());
+    }
     if stayed.answer.bytes > 0 {
         return None;
     }

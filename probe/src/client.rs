@@ -157,7 +157,10 @@ impl Seen {
             }
             // The end that it had instead was noted.
             Event::Error(error) if error.kind == ConnectionErrorKind::Layer(LayerErrorKind::Truncated) => {}
-            Event::Error(error) if self.reset.is_none() => self.failed = Some((now, error.kind)),
+            Event::Error(error) if self.reset.is_none() => {
+                self.failed = Some((now, error.kind));
+                self.tls.iter_mut().for_each(|tls| tls.failure = Some(error.to_string()));
+            }
             _ => {}
         }
     }

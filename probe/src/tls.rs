@@ -68,6 +68,8 @@ pub(crate) struct TlsSeen {
     pub(crate) alpn: Option<String>,
     /// The server's close_notify.
     pub(crate) close_notify: Option<Instant>,
+    /// Why the stream failed, in words.
+    pub(crate) failure: Option<String>,
 }
 
 impl TlsSeen {
