@@ -19,7 +19,7 @@ use finale_tls::rustls::{self, NamedGroup, SupportedProtocolVersion, version};
 use finale_tls::{Tls, TlsSocket};
 use rcgen::{CertificateParams, KeyPair};
 
-use crate::scene::{Configs, Scene};
+use crate::scene::{Configs, Scene, provider};
 
 const REQUEST: &[u8] = b"a request";
 const ANSWER: &[u8] = b"the whole answer";
@@ -59,20 +59,16 @@ impl ActiveKeyExchange for Constant {
     }
 }
 
-fn configs(version: &'static SupportedProtocolVersion) -> Configs {
+pub(crate) fn configs(version: &'static SupportedProtocolVersion) -> Configs {
     let key = "-----BEGIN PRIVATE KEY-----\n\
         MC4CAQAwBQYDK2VwBCIEIP5mX5pDXCNa2YgP+a38sd4W1/XtQi1fA3VpUOU1A4hV\n\
         -----END PRIVATE KEY-----\n";
     let key = KeyPair::from_pem(key).expect("a key");
     let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
     let certificate = params.self_signed(&key).expect("a certificate").der().clone();
-    let provider = CryptoProvider {
-        secure_random: &Constant,
-        kx_groups: vec![&Constant],
-        ..rustls::crypto::ring::default_provider()
-    };
+    let constant = CryptoProvider { secure_random: &Constant, kx_groups: vec![&Constant], ..provider() };
     let key = key.serialize_der().try_into().expect("a key");
-    let mut configs = Configs::of(&[version], provider, certificate, key);
+    let mut configs = Configs::of(&[version], constant, certificate, key);
     configs.client.resumption = rustls::client::Resumption::disabled();
     configs
 }

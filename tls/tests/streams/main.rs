@@ -1,5 +1,6 @@
 //! TLS streams on the simulated network: the order of events, and every ending.
 
+mod arbitrary;
 mod cuts;
 mod endings;
 mod failures;
