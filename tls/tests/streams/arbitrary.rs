@@ -12,7 +12,7 @@ use finale_tls::TlsSocket;
 use finale_tls::rustls::version;
 use proptest::prelude::*;
 
-use crate::cuts::configs;
+use crate::constant::configs;
 use crate::forge::{ALERT, DATA, Forger, plain};
 use crate::scene::{Configs, Peer, Scene};
 
@@ -113,6 +113,18 @@ fn react(story: &mut Story, socket: &mut TlsSocket<'_>, event: Event<'_>) {
     }
 }
 
+/// A record of any type and content, with the right keys.
+fn forge(bytes: &mut Bytes<'_>, forger: &mut Forger, peer: &mut Peer, story: &mut Story) {
+    let kind = 20 + bytes.byte() % 5;
+    let content = bytes.take();
+    story.has_closed |= kind == ALERT && content.len() == 2 && content[1] == 0;
+    if kind == DATA {
+        story.encrypted.extend_from_slice(content);
+    }
+    let record = forger.record(kind, content);
+    peer.raw(&record);
+}
+
 /// One operation of the peer, the program or the time.
 fn operate(
     bytes: &mut Bytes<'_>,
@@ -168,14 +180,7 @@ fn operate(
         }
         _ => {
             if let Some(forger) = forger {
-                let kind = 20 + bytes.byte() % 5;
-                let content = bytes.take();
-                story.has_closed |= kind == ALERT && content.len() == 2 && content[1] == 0;
-                if kind == DATA {
-                    story.encrypted.extend_from_slice(content);
-                }
-                let record = forger.record(kind, content);
-                peer.raw(&record);
+                forge(bytes, forger, peer, story);
             }
         }
     }
