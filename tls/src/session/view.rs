@@ -17,8 +17,15 @@ impl Session {
         self.is_discarding
     }
 
+    /// Plaintext only: the handshake, tickets and key updates are not the program's.
     pub(crate) fn queued_bytes(&self, socket: &Socket<'_>) -> usize {
-        self.early.len() + socket.queued_bytes()
+        let queued = self.ledger.total() - self.bytes_written(socket);
+        self.early.len() + usize::try_from(queued).unwrap_or(usize::MAX)
+    }
+
+    /// Whether something has arrived that was not delivered.
+    pub(crate) const fn has_unread(&self) -> bool {
+        self.received > self.bytes_read || self.owed.end || self.owed.error || self.owed.close
     }
 
     pub(crate) const fn bytes_read(&self) -> u64 {
