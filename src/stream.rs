@@ -105,6 +105,9 @@ pub trait Stream {
     fn bytes_written(&self) -> u64;
     /// See [`Socket::queued_bytes`].
     fn queued_bytes(&self) -> usize;
+    /// See [`Socket::has_unread`]. `None` if bytes have arrived that may be no data of this layer: if
+    /// they are, or an end, an event follows.
+    fn has_unread(&self) -> Option<bool>;
     /// See [`Socket::request_drain`].
     fn request_drain(&mut self) -> bool;
     /// [`Socket::splice_next`], if the bytes can go to this sink without this process seeing them.
@@ -258,6 +261,10 @@ impl Stream for Socket<'_> {
 
     fn queued_bytes(&self) -> usize {
         Socket::queued_bytes(self)
+    }
+
+    fn has_unread(&self) -> Option<bool> {
+        Some(Socket::has_unread(self))
     }
 
     fn request_drain(&mut self) -> bool {

@@ -19,8 +19,6 @@ mod lines;
 mod log;
 #[path = "../../examples/pool/client.rs"]
 mod pooled;
-#[path = "../../examples/http/request.rs"]
-mod request;
 #[path = "../../examples/request/client.rs"]
 mod retries;
 #[path = "../../examples/chat/room.rs"]

@@ -252,6 +252,15 @@ impl Stream for TlsSocket<'_> {
         self.with(Session::request_drain, Socket::request_drain)
     }
 
+    fn has_unread(&self) -> Option<bool> {
+        match self.session() {
+            None => Some(self.socket.has_unread()),
+            Some(session) if session.has_unread() => Some(true),
+            // It may be a ticket, or a part of a record.
+            Some(_) => (!self.socket.has_unread()).then_some(false),
+        }
+    }
+
     /// Only from one socket without TLS to another: others have to be encrypted.
     fn splice_next(&mut self, sink: SocketId) {
         if !self.is_tls() && self.core.sessions.get(sink).is_none() {

@@ -118,3 +118,25 @@ fn a_stop_ends_a_handshake_that_is_not_done_and_says_so() {
     assert_eq!(events[1], "error: the handshake failed: the listener was stopped before it was done");
     assert!(events[2].starts_with("close: error: the handshake failed"), "{events:?}");
 }
+
+/// rustls asserts in builds for tests that it sends one alert.
+#[test]
+fn bytes_that_are_no_tls_get_one_alert_and_a_fin_at_any_time() {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\xff\xff", b"\x17\x03\x03\x00\x05hello", &[0; 100]] {
+        for is_ready in [false, true] {
+            let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+            if is_ready {
+                scene.play(&mut peer, &mut echo);
+            }
+            let socket = peer.socket.as_ref().expect("it is connected");
+            drop(socket.read());
+            socket.send(bytes);
+            scene.step(Duration::from_millis(5), &mut echo);
+            let alert = socket.read();
+            assert!(!alert.is_empty() && alert.len() < 40, "one record: {alert:?}");
+            assert!(is_ready || alert[0] == 21, "an alert: {alert:?}");
+            assert!(scene.last().starts_with("error"), "{:?}", scene.seen);
+            assert!(socket.has_fin(), "{:?}", scene.seen);
+        }
+    }
+}
