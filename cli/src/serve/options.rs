@@ -97,8 +97,6 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = values::duration)]
     #[arg(allow_hyphen_values = true)]
     pub(super) drain_delay: Duration,
-    #[command(flatten)]
-    pub(super) tls: ServerTls,
     /// Print metrics as JSON, one object on one line
     #[arg(long)]
     pub(super) json: bool,
@@ -118,6 +116,8 @@ pub(crate) struct ServeOptions {
     /// End with this process, which has started the server
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) parent: Option<i32>,
+    #[command(flatten)]
+    pub(super) tls: ServerTls,
 }
 
 /// What a server does with a connection.

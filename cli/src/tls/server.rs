@@ -13,7 +13,7 @@ use finale_tls::{ConfigError, Tls, server_config};
 
 use crate::errors::Error;
 
-/// TLS of a server.
+/// TLS of a server. The last options of the command: the heading is also for what follows.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct ServerTls {

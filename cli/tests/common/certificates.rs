@@ -29,7 +29,7 @@ impl Certificates {
         certificates
     }
 
-    /// Writes a certificate for these names, and its key, in place of the one before.
+    /// Writes a certificate for these names, and its key. They replace the ones before.
     pub(crate) fn sign(&self, names: &[&str], change: impl FnOnce(&mut CertificateParams)) {
         let mut params =
             CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).expect("names");
