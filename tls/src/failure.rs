@@ -168,6 +168,13 @@ fn explain(error: &Error) -> String {
         Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon) => {
             "we have no cipher suite or group in common with the peer"
         }
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+        ) => "we have no version of TLS in common with the peer",
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => "the peer's handshake is too long",
         Error::NoApplicationProtocol => "we have no application protocol (ALPN) in common with the peer",
         Error::DecryptError => "a record was changed on the way, or is not the peer's (bad_record_mac)",
         _ => return error.to_string(),

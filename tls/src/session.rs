@@ -4,10 +4,13 @@
 //! Invariant: all input is processed before the program sees the first event of it. So a write finds
 //! rustls ready to write, and only events can wait here, never ciphertext that is complete.
 
+mod view;
+
 use std::time::Instant;
 
-use finale::lifecycle::State;
 use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Ending, EndingKind, Error, Event, PeerEnd, Socket};
+
+use rustls::InvalidMessage;
 
 use crate::failure::TlsFailure;
 use crate::ledger::Ledger;
@@ -69,6 +72,8 @@ pub(crate) struct Session {
     phase: Phase,
     /// An incomplete record or message.
     incoming: Vec<u8>,
+    /// How much of it is complete records, which rustls has seen. It must see at least these again.
+    seen: usize,
     /// Plaintext that was written before the handshake was done.
     early: Vec<u8>,
     owed: Owed,
@@ -105,6 +110,7 @@ impl Session {
             connection,
             phase: Phase::Connecting,
             incoming: Vec::new(),
+            seen: 0,
             early: Vec::new(),
             owed: Owed::default(),
             failure: None,
@@ -210,13 +216,14 @@ impl Session {
         incoming.append(&mut self.incoming);
         incoming.extend_from_slice(bytes);
         out.clear();
-        let (mut start, mut end) = (0, 0);
+        let (mut start, mut seen, mut end) = (0, self.seen, self.seen);
         let mut progress = Progress::default();
         let received = self.received;
         while end < incoming.len() && progress.error.is_none() && !progress.peer_closed {
             // An incomplete one is passed on too: it may be invalid already.
             let record = record_end(incoming, end);
             end = record.unwrap_or(incoming.len());
+            seen = record.unwrap_or(seen);
             let before = buffers.plain.len();
             progress = self.connection.receive(&mut incoming[start..end], &mut buffers.plain, out);
             start += progress.consumed;
@@ -231,6 +238,7 @@ impl Session {
         }
         // Its memory is released when it is empty: `append` has taken what it had.
         self.incoming = if start < incoming.len() { incoming[start..].to_vec() } else { Vec::new() };
+        self.seen = seen.saturating_sub(start);
         if self.phase == Phase::Handshaking {
             self.handshake_bytes += bytes.len();
         }
@@ -250,7 +258,11 @@ impl Session {
         if let Some(error) = progress.error {
             return self.fail(socket, TlsFailure::of(error, self.phase != Phase::Ready), out);
         }
-        if self.empty_records > MAX_EMPTY_RECORDS || self.handshake_bytes > MAX_HANDSHAKE_BYTES {
+        if self.handshake_bytes > MAX_HANDSHAKE_BYTES {
+            let error = rustls::Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
+            return self.fail(socket, TlsFailure::Local { error, in_handshake: true }, out);
+        }
+        if self.empty_records > MAX_EMPTY_RECORDS {
             return self.fail(socket, TlsFailure::Flood, out);
         }
         if !self.send_records(socket, out, 0) {
@@ -536,96 +548,5 @@ impl Session {
         let waits = !self.early.is_empty() && !self.end_called;
         self.owed.drain |= waits;
         waits
-    }
-}
-
-/// What the program sees.
-impl Session {
-    pub(crate) const fn is_paused(&self) -> bool {
-        self.is_paused || self.is_held
-    }
-
-    pub(crate) const fn is_discarding(&self) -> bool {
-        self.is_discarding
-    }
-
-    pub(crate) fn queued_bytes(&self, socket: &Socket<'_>) -> usize {
-        self.early.len() + socket.queued_bytes()
-    }
-
-    pub(crate) const fn bytes_read(&self) -> u64 {
-        self.bytes_read
-    }
-
-    pub(crate) fn bytes_written(&self, socket: &Socket<'_>) -> u64 {
-        self.ledger.taken(socket.bytes_written())
-    }
-
-    pub(crate) const fn peer_closed(&self) -> bool {
-        self.peer_closed
-    }
-
-    /// The state of the stream: connected after the handshake, and half-closed after `end`.
-    pub(crate) fn state(&self, tcp: State) -> State {
-        let has_ended = self.peer_closed && !self.owed.end;
-        match tcp {
-            tcp if !tcp.is_connected() => tcp,
-            _ if self.phase != Phase::Ready => State::Connecting,
-            State::Open | State::PeerFinished if has_ended => State::PeerFinished,
-            State::Open | State::PeerFinished => State::Open,
-            State::Flushing if has_ended => State::LastFlush,
-            State::LocalFinished | State::Lingering if has_ended => State::Closing,
-            tcp => tcp,
-        }
-    }
-
-    /// Takes the plaintext that waits.
-    pub(crate) fn take_plain(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.owed.plain)
-    }
-
-    /// Keeps plaintext that could not be delivered.
-    pub(crate) fn keep_plain(&mut self, plain: Vec<u8>) {
-        self.owed.plain = plain;
-    }
-
-    /// Whether events wait.
-    pub(crate) fn owes(&self) -> bool {
-        let Owed { ready, drain, plain, end, error, close } = &self.owed;
-        *ready || (*drain && self.is_ready()) || !plain.is_empty() || *end || *error || *close
-    }
-
-    /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
-    pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
-        let is_own = matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::Flood));
-        if !is_own && socket.is_some_and(Socket::destroy_called) {
-            // The next event is `close`.
-            plain.clear();
-            self.owed = Owed { close: self.owed.close, ..Owed::default() };
-        }
-        if self.is_discarding {
-            self.bytes_read += plain.len() as u64;
-            plain.clear();
-        }
-        if std::mem::take(&mut self.owed.ready) {
-            return Some(Next::Ready);
-        }
-        if self.is_ready() && std::mem::take(&mut self.owed.drain) {
-            return Some(Next::Drain);
-        }
-        // After `close` nothing can be delivered any more.
-        let waits = self.is_paused() && !self.owed.close;
-        if !plain.is_empty() {
-            self.bytes_read += if waits { 0 } else { plain.len() as u64 };
-            return (!waits).then_some(Next::Data);
-        }
-        if self.owed.end {
-            self.owed.end = waits;
-            return (!waits).then_some(Next::End);
-        }
-        if std::mem::take(&mut self.owed.error) {
-            return Some(Next::Error);
-        }
-        std::mem::take(&mut self.owed.close).then_some(Next::Close)
     }
 }

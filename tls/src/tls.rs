@@ -18,6 +18,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::deadlines::Deadlines;
 use crate::failure::{ConnectError, TlsFailure};
+use crate::metrics::TlsMetrics;
 use crate::record::{Connection, Output};
 use crate::server_name::NotesName;
 use crate::session::{Buffers, Next, Session};
@@ -35,26 +36,6 @@ pub(crate) struct Core {
     deadlines: Deadlines,
     handshake_timeout: Option<Duration>,
     metrics: TlsMetrics,
-}
-
-/// Counts of handshakes and failures since [`Tls::new`].
-///
-/// ```
-/// assert_eq!(finale_tls::Tls::new().metrics().handshakes, 0);
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsMetrics {
-    /// Handshakes that were done.
-    pub handshakes: u64,
-    /// Those of them that have resumed a session.
-    pub resumed: u64,
-    /// Handshakes that failed, including those that took too long.
-    pub failed_handshakes: u64,
-    /// Streams that ended without close_notify.
-    pub truncated: u64,
-    /// Streams that failed in another way after their handshake.
-    pub failed: u64,
 }
 
 /// The TLS sessions of one reactor.

@@ -40,6 +40,21 @@ impl Pinned {
         Ok(Self { process, addr })
     }
 
+    /// The number of its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends it with SIGTERM, and waits until it has ended.
+    ///
+    /// # Errors
+    /// If there is no such process, or it can't be waited for.
+    pub fn terminate(mut self) -> io::Result<()> {
+        rustix::process::kill_process(rustix::process::Pid::from_child(&self.process), rustix::process::Signal::TERM)?;
+        self.process.wait().map(drop)
+    }
+
     /// The CPU time of all its threads.
     ///
     /// # Errors

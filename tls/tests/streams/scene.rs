@@ -8,11 +8,18 @@ use std::time::Duration;
 
 use finale::sim::{Host, Network, PeerSocket};
 use finale::{ConnectOptions, Event, ListenOptions, ListenerId, Reactor, SocketId, StopOptions};
+use finale_tls::rustls::crypto::ring::cipher_suite;
+use finale_tls::rustls::crypto::{CryptoProvider, SupportedKxGroup};
 use finale_tls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use finale_tls::rustls::server::WebPkiClientVerifier;
 use finale_tls::rustls::{
     self, ClientConfig, ClientConnection, Connection, RootCertStore, ServerConfig, ServerConnection,
+    SupportedCipherSuite,
 };
 use finale_tls::{Tls, TlsSocket};
+use rcgen::{CertificateParams, KeyPair};
+
+use crate::forge::Forger;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -26,11 +33,29 @@ pub(crate) struct Configs {
 }
 
 impl Configs {
+    /// With one cipher suite for each version, so that records can be forged.
     pub(crate) fn new(versions: &[&'static rustls::SupportedProtocolVersion]) -> Self {
-        let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("a certificate");
-        let certificate: CertificateDer<'static> = made.cert.der().clone();
-        let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).expect("a key");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        Self::with(versions, params)
+    }
+
+    pub(crate) fn with(versions: &[&'static rustls::SupportedProtocolVersion], params: CertificateParams) -> Self {
+        let (certificate, key) = certificate(&params);
+        let mut provider = rustls::crypto::ring::default_provider();
+        provider.cipher_suites = vec![
+            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        ];
+        Self::of(versions, provider, certificate, key)
+    }
+
+    pub(crate) fn of(
+        versions: &[&'static rustls::SupportedProtocolVersion],
+        provider: CryptoProvider,
+        certificate: CertificateDer<'static>,
+        key: PrivateKeyDer<'static>,
+    ) -> Self {
+        let provider = Arc::new(provider);
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(versions)
             .expect("known versions")
@@ -38,13 +63,15 @@ impl Configs {
             .with_single_cert(vec![certificate.clone()], key)
             .expect("a key of this certificate");
         server.send_tls13_tickets = 0;
+        server.enable_secret_extraction = true;
         let mut roots = RootCertStore::empty();
         roots.add(certificate).expect("a certificate");
-        let client = ClientConfig::builder_with_provider(provider)
+        let mut client = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .expect("known versions")
             .with_root_certificates(roots)
             .with_no_client_auth();
+        client.enable_secret_extraction = true;
         Self { server, client }
     }
 
@@ -55,6 +82,67 @@ impl Configs {
     pub(crate) fn tls12() -> Self {
         Self::new(&[&rustls::version::TLS12])
     }
+
+    /// A client that trusts others.
+    pub(crate) fn with_roots(&self, roots: RootCertStore) -> ClientConfig {
+        ClientConfig::builder_with_provider(Arc::clone(self.client.crypto_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("known versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth()
+    }
+
+    /// A client with these cipher suites of TLS 1.3.
+    pub(crate) fn with_suites(&self, suites: &[SupportedCipherSuite]) -> ClientConfig {
+        let mut provider = CryptoProvider::clone(self.client.crypto_provider());
+        provider.cipher_suites = suites.to_vec();
+        ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("known versions")
+            .with_root_certificates(RootCertStore::empty())
+            .with_no_client_auth()
+    }
+
+    /// The groups for the key exchange of TLS 1.3, in each role.
+    pub(crate) fn with_groups(
+        self,
+        server: &[&'static dyn SupportedKxGroup],
+        client: &[&'static dyn SupportedKxGroup],
+    ) -> Self {
+        let params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+        let (certificate, key) = certificate(&params);
+        let provider = |groups: &[&'static dyn SupportedKxGroup]| {
+            let mut provider = CryptoProvider::clone(self.client.crypto_provider());
+            provider.kx_groups = groups.to_vec();
+            provider
+        };
+        let versions = [&rustls::version::TLS13];
+        let of = |groups| Self::of(&versions, provider(groups), certificate.clone(), key.clone_key());
+        Self { server: of(server).server, client: of(client).client }
+    }
+
+    /// The server wants a certificate of the client, which has none.
+    pub(crate) fn with_client_auth(mut self) -> Self {
+        let mut roots = RootCertStore::empty();
+        let (root, _) = certificate(&CertificateParams::default());
+        roots.add(root).expect("a certificate");
+        let provider = Arc::clone(self.server.crypto_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
+        let old = self.server;
+        self.server = ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .expect("known versions")
+            .with_client_cert_verifier(verifier.build().expect("it has roots"))
+            .with_cert_resolver(old.cert_resolver);
+        self
+    }
+}
+
+/// A certificate that is its own issuer, and its key.
+pub(crate) fn certificate(params: &CertificateParams) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+    let key = KeyPair::generate().expect("a key");
+    let certificate = params.self_signed(&key).expect("a certificate");
+    (certificate.der().clone(), PrivateKeyDer::try_from(key.serialize_der()).expect("a key"))
 }
 
 /// The program under test with its network.
@@ -66,7 +154,7 @@ pub(crate) struct Scene {
     pub(crate) seen: Vec<String>,
     /// All plaintext for the program.
     pub(crate) data: Vec<u8>,
-    listener: Option<ListenerId>,
+    pub(crate) listener: Option<ListenerId>,
 }
 
 impl Scene {
@@ -93,10 +181,16 @@ impl Scene {
         let listener = scene.reactor.listen((HERE, PORT), options).expect("a free port");
         scene.tls.accept_on(listener.id, &Arc::new(configs.server.clone())).expect("a good configuration");
         scene.listener = Some(listener.id);
-        let socket = scene.network.peer(THERE).connect(listener.addr).expect("begun");
+        let peer = scene.another(configs);
+        (scene, peer)
+    }
+
+    /// Another client of the server.
+    pub(crate) fn another(&self, configs: &Configs) -> Peer {
+        let socket = self.network.peer(THERE).connect(SocketAddr::new(HERE, PORT)).expect("begun");
         let name = "localhost".try_into().expect("a name");
         let tls = ClientConnection::new(Arc::new(configs.client.clone()), name).expect("a good configuration");
-        (scene, Peer::new(socket, tls.into()))
+        Peer::new(socket, tls.into())
     }
 
     /// The program is a client with these options.
@@ -136,6 +230,8 @@ impl Scene {
                 program(&mut socket, event);
             }
         }
+        // A reactor without sockets does not wait.
+        self.network.advance(until.saturating_duration_since(self.network.now()));
     }
 
     /// Runs program and peer until nothing has happened for 50 ms.
@@ -243,7 +339,12 @@ impl Peer {
     pub(crate) fn turn(&mut self) {
         let out = self.output();
         self.raw(&out);
-        let Some(socket) = &self.socket else { return };
+        self.read();
+    }
+
+    /// Reads what has arrived, and returns it.
+    pub(crate) fn read(&mut self) -> Vec<u8> {
+        let Some(socket) = &self.socket else { return Vec::new() };
         let bytes = socket.read();
         self.has_fin |= socket.has_fin();
         self.is_reset |= socket.is_reset();
@@ -258,6 +359,7 @@ impl Peer {
             }
             let _ = self.tls.reader().read_to_end(&mut self.data);
         }
+        bytes
     }
 
     /// The records of these bytes, without sending them.
@@ -284,6 +386,21 @@ impl Peer {
     pub(crate) fn close_notify(&mut self) {
         let out = self.close_record();
         self.raw(&out);
+    }
+
+    /// Reads what has arrived, and returns the answer without sending it.
+    pub(crate) fn answer(&mut self) -> Vec<u8> {
+        let bytes = self.socket.as_ref().map(PeerSocket::read).unwrap_or_default();
+        self.tls.read_tls(&mut &bytes[..]).expect("it is short");
+        self.tls.process_new_packets().expect("a good message");
+        self.output()
+    }
+
+    /// Takes the keys of the connection, which has nothing to send: from now on records are forged.
+    pub(crate) fn forger(&mut self) -> Forger {
+        let is_tls13 = self.tls.protocol_version() == Some(rustls::ProtocolVersion::TLSv1_3);
+        let dummy = ServerConnection::new(Arc::new(Configs::tls13().server)).expect("a good configuration");
+        Forger::new(std::mem::replace(&mut self.tls, dummy.into()), is_tls13)
     }
 
     pub(crate) fn fin(&self) {

@@ -1,0 +1,156 @@
+//! The page: a table per figure, with the spread of the rounds.
+
+use std::fmt::Write as _;
+
+use finale_load::pinned::median;
+
+use super::environment::{first_line, machine, version};
+use super::measure::{EXCHANGE_BYTES, IDLE, IDLE_ROUNDS};
+use super::{Args, Contestant, Figures};
+
+type Rows<'a> = [(&'a Contestant, Figures)];
+
+/// The contestants that ratios are given to.
+const REFERENCES: usize = 3;
+
+const HEAD: &str = "\
+# What TLS costs
+
+Written by `bench/tls/run`; [README.md](README.md) describes `bench/tls/`. All servers speak the same
+small protocol with TLS 1.3, AES-128-GCM and X25519, a P-256 certificate and no resumption; writes
+have 64 KiB, TCP_NODELAY is set. The servers in Rust are one program with one allocator, one profile
+and one rustls. The server is on the first core, and the load on the other one.
+
+The CPU time is the server's own, in user space and in the kernel. The rounds are interleaved, and a
+ratio compares two servers in the same round. A cell is the median of the rounds; the lowest and the
+highest are in brackets.
+";
+
+const BARE: &str = "\
+\"Buffered\" is rustls' `ServerConnection` with `read_tls` and `write_tls` on the socket, as its
+examples have it: it reads at most 4 KiB per call. \"Unbuffered\" is `UnbufferedServerConnection` with
+one buffer of 64 KiB for all connections.
+";
+
+pub(super) fn write(args: &Args, rows: &Rows<'_>, loads: &[String; 2]) -> String {
+    let mut page = format!("{HEAD}\n{BARE}\n");
+    let _ = writeln!(
+        page,
+        "This run: {} rounds of {} handshakes and of {} MiB in each direction; load of the machine {} before and {} \
+         after it. {}. rustls {}, ring {}, mio {}, tokio {}, tokio-rustls {}; Node {}; {}.\n",
+        args.rounds,
+        args.handshakes,
+        args.mib,
+        loads[0],
+        loads[1],
+        machine(),
+        version("rustls"),
+        version("ring"),
+        version("mio"),
+        version("tokio"),
+        version("tokio-rustls"),
+        first_line("node", "--version"),
+        first_line("openssl", "version"),
+    );
+    let title = "Handshakes: connect, a full handshake, a byte in each direction, both close_notify, close";
+    times(&mut page, title, "CPU us per handshake", rows, |figures| &figures.handshake);
+    times(&mut page, "Download on one connection", "CPU ms per MiB", rows, |figures| &figures.download);
+    times(&mut page, "Upload on one connection", "CPU ms per MiB", rows, |figures| &figures.upload);
+    per_second(&mut page, rows);
+    instructions(&mut page, rows);
+    idle(&mut page, rows);
+    page
+}
+
+/// A row of a table.
+fn row(page: &mut String, cells: impl IntoIterator<Item = String>) {
+    for cell in cells {
+        let _ = write!(page, "| {cell} ");
+    }
+    page.push_str("|\n");
+}
+
+fn head(page: &mut String, title: &str, cells: &[String]) {
+    let _ = writeln!(page, "## {title}\n");
+    row(page, cells.iter().cloned());
+    row(page, cells.iter().enumerate().map(|(at, _)| if at == 0 { "---" } else { "---:" }.to_owned()));
+}
+
+/// The median, the lowest and the highest.
+fn spread(values: &[f64], digits: usize) -> String {
+    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
+    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    format!("{:.digits$} ({low:.digits$} to {high:.digits$})", median(values.to_vec()))
+}
+
+fn times<'a>(page: &mut String, title: &str, unit: &str, rows: &'a Rows<'_>, of: fn(&'a Figures) -> &'a Vec<f64>) {
+    let measured: Vec<_> = rows.iter().filter(|(_, figures)| !of(figures).is_empty()).collect();
+    if measured.is_empty() {
+        return;
+    }
+    let references = &measured[..REFERENCES.min(measured.len())];
+    let ratios = references.iter().map(|(one, _)| format!("÷ {}", one.name));
+    let cells: Vec<_> = ["server".to_owned(), unit.to_owned()].into_iter().chain(ratios).collect();
+    head(page, title, &cells);
+    for (contestant, figures) in &measured {
+        let mut cells = vec![contestant.name.to_owned(), spread(of(figures), if unit.contains("us") { 0 } else { 3 })];
+        for (reference, theirs) in references {
+            let ratio: Vec<_> = of(figures).iter().zip(of(theirs)).map(|(mine, theirs)| mine / theirs).collect();
+            cells.push(if reference.name == contestant.name { "1".to_owned() } else { spread(&ratio, 2) });
+        }
+        row(page, cells);
+    }
+    page.push('\n');
+}
+
+fn per_second(page: &mut String, rows: &Rows<'_>) {
+    let measured: Vec<_> = rows.iter().filter(|(_, figures)| !figures.handshake.is_empty()).collect();
+    if measured.is_empty() {
+        return;
+    }
+    head(page, "Handshakes per CPU second", &["server".to_owned(), "handshakes".to_owned()]);
+    for (contestant, figures) in measured {
+        let rates: Vec<_> = figures.handshake.iter().map(|time| 1e6 / time).collect();
+        row(page, [contestant.name.to_owned(), spread(&rates, 0)]);
+    }
+    page.push('\n');
+}
+
+fn instructions(page: &mut String, rows: &Rows<'_>) {
+    if rows.iter().all(|(_, figures)| figures.instructions.is_none()) {
+        return;
+    }
+    let cells = ["server", "per handshake", "per KiB of a download", "per KiB of an upload"].map(str::to_owned);
+    head(page, "Instructions in user space, by callgrind", &cells);
+    for (contestant, figures) in rows {
+        let Some(counts) = figures.instructions else { continue };
+        row(page, [contestant.name.to_owned()].into_iter().chain(counts.map(|count| format!("{count:.0}"))));
+    }
+    page.push_str(
+        "\nUnder callgrind the cryptography may have other instructions than at full speed, and a copy can count as one \
+         instruction per byte; the differences between the servers are their own code and rustls'.\n\n",
+    );
+}
+
+fn idle(page: &mut String, rows: &Rows<'_>) {
+    let measured: Vec<_> = rows.iter().filter(|(_, figures)| !figures.idle[0].is_empty()).collect();
+    if measured.is_empty() {
+        return;
+    }
+    let cells = [
+        "server".to_owned(),
+        format!("{} connections", IDLE[0]),
+        format!("{} connections", IDLE[1]),
+        format!("{} connections, after {} KiB in each direction", IDLE[1], EXCHANGE_BYTES / 1024),
+    ];
+    head(page, "Memory: bytes per idle connection", &cells);
+    for (contestant, figures) in measured {
+        let values = figures.idle.iter().map(|values| spread(values, 0));
+        row(page, [contestant.name.to_owned()].into_iter().chain(values));
+    }
+    let _ = writeln!(
+        page,
+        "\nThe growth of the server's proportional set size (PSS) after the handshake and a byte in each direction, \
+         divided by the number of connections; {IDLE_ROUNDS} rounds. The kernel's memory is not in it."
+    );
+}
