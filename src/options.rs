@@ -146,6 +146,18 @@ pub(crate) struct Settings {
     pub(crate) paused: bool,
     /// Its listener is stopping: our side ends after it has been idle for this long.
     pub(crate) grace_ms: Option<u64>,
+    pub(crate) farewell: Farewell,
+}
+
+/// What follows the grace of a stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Farewell {
+    /// Our FIN.
+    Fin,
+    /// A `timeout`, so that a layer or a program can send its last message first.
+    Timeout,
+    /// That `timeout` was delivered.
+    Due,
 }
 
 /// 30 s: longer than four repeated SYNs (at 1, 3, 7 and 15 s), shorter than a person waits.
@@ -199,6 +211,7 @@ impl Default for Settings {
             notify_peer_ended: false,
             paused: false,
             grace_ms: None,
+            farewell: Farewell::Fin,
         }
     }
 }

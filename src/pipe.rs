@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use crate::error::Error;
-use crate::event::{Ending, Event, PeerEnd};
+use crate::event::{Event, PeerEnd};
 use crate::id::SocketId;
 use crate::lifecycle::State;
 use crate::socket::Backpressure;
@@ -278,8 +278,13 @@ impl Pipes {
                 }
                 false
             }
+            // The stream of a layer has failed, and its socket may need some time to close.
+            Event::Error(_) if !socket.state().is_final() => {
+                self.closed(socket, false);
+                false
+            }
             Event::Close(ending) => {
-                self.closed(socket, ending);
+                self.closed(socket, ending.is_clean());
                 false
             }
             Event::Lookup(_)
@@ -343,14 +348,14 @@ impl Pipes {
         source.is_some()
     }
 
-    /// One side is closed, and the others that depend on it follow.
-    fn closed(&mut self, socket: &mut impl Stream, ending: &Ending) {
+    /// One side is closed or has failed, and the others that depend on it follow.
+    fn closed(&mut self, socket: &mut impl Stream, is_clean: bool) {
         let id = socket.id();
         let (sink, source) = (self.sink_of(id), self.source_of(id));
         // It was held up to its deadline. The last bytes of a source may fill its sink, too.
         let is_unread = socket.is_paused() && self.unread.get(id).is_some_and(|until| *until <= socket.socket().now());
         self.unpipe(id);
-        if ending.is_clean() {
+        if is_clean {
             // Its bytes were passed on. Its source has no sink any more.
             if let Some(mut source) = source.and_then(|source| socket.get(source)) {
                 self.leave(&mut source);

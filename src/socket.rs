@@ -5,6 +5,7 @@
 //! its FIN leave in one segment, and the same code runs on the simulated network.
 
 mod context;
+mod layer;
 mod passing;
 
 use std::net::SocketAddr;
@@ -508,24 +509,6 @@ impl<'a> Socket<'a> {
         self.entry().map(|entry| self.context.table.settings.get(entry.settings))
     }
 
-    /// The setting of [`allow_half_open`](crate::ListenOptions::allow_half_open).
-    #[must_use]
-    pub fn allows_half_open(&self) -> bool {
-        self.settings().is_some_and(|settings| settings.half_open)
-    }
-
-    /// The [high-water mark](crate::ListenOptions::high_water_mark) in bytes; 0 for a placeholder.
-    #[must_use]
-    pub fn high_water_mark(&self) -> usize {
-        self.settings().map_or(0, |settings| settings.high_water_bytes)
-    }
-
-    /// The [write limit](crate::ListenOptions::write_limit) in bytes; 0 for a placeholder.
-    #[must_use]
-    pub fn write_limit(&self) -> usize {
-        self.settings().map_or(0, |settings| settings.limit_bytes)
-    }
-
     /// Whether `destroy` was called.
     #[must_use]
     pub fn destroy_called(&self) -> bool {
@@ -542,11 +525,6 @@ impl<'a> Socket<'a> {
     /// Another socket of the same reactor, for example the other side of a proxy.
     pub fn get(&mut self, id: SocketId) -> Option<Socket<'_>> {
         self.context.socket(id)
-    }
-
-    /// The same socket, borrowed for a shorter time: for a value that has a `Socket` in it.
-    pub fn by_ref(&mut self) -> Socket<'_> {
-        Socket::new(Context { table: &mut *self.context.table, net: self.context.net }, self.slot)
     }
 
     /// Access to the whole reactor, for code that also runs between two events.

@@ -3,6 +3,7 @@
 //!
 //! Invariant: for [`Socket`] and [`Context`] each method is their own one of the same name.
 
+use crate::buffer::Buffer;
 use crate::error::Error;
 use crate::id::SocketId;
 use crate::lifecycle::State;
@@ -58,6 +59,13 @@ pub trait Stream {
     fn write(&mut self, bytes: &[u8]) -> Result<Backpressure, Error> {
         self.write_parts(&[bytes])
     }
+    /// See [`Socket::write_owned`]. A layer that changes the bytes copies them.
+    ///
+    /// # Errors
+    /// As `Socket::write`.
+    fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
+        self.write(buffer.into().as_ref())
+    }
     /// See [`Socket::write_parts`].
     ///
     /// # Errors
@@ -97,6 +105,9 @@ pub trait Stream {
     fn bytes_written(&self) -> u64;
     /// See [`Socket::queued_bytes`].
     fn queued_bytes(&self) -> usize;
+    /// See [`Socket::has_unread`]. `None` if bytes have arrived that may be no data of this layer: if
+    /// they are, or an end, an event follows.
+    fn has_unread(&self) -> Option<bool>;
     /// See [`Socket::request_drain`].
     fn request_drain(&mut self) -> bool;
     /// [`Socket::splice_next`], if the bytes can go to this sink without this process seeing them.
@@ -188,6 +199,10 @@ impl Stream for Socket<'_> {
         Socket::write(self, bytes)
     }
 
+    fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
+        Socket::write_owned(self, buffer)
+    }
+
     fn write_parts(&mut self, parts: &[&[u8]]) -> Result<Backpressure, Error> {
         Socket::write_parts(self, parts)
     }
@@ -246,6 +261,10 @@ impl Stream for Socket<'_> {
 
     fn queued_bytes(&self) -> usize {
         Socket::queued_bytes(self)
+    }
+
+    fn has_unread(&self) -> Option<bool> {
+        Some(Socket::has_unread(self))
     }
 
     fn request_drain(&mut self) -> bool {

@@ -3,7 +3,7 @@
 //! Imports point down. From the top: this file, `commands`, a folder or file per command (`bench`
 //! measures what `serve` serves, `connect`, `lesson` and `probe` print a ladder of `trace`, `lab` shows
 //! those of `states` and `trace`), and what they share: `usage`, `signals`, `interrupt`, `output`, `values`,
-//! `errors`, `html`, `limited`, `log_queue`.
+//! `errors`, `html`, `limited`, `log_queue`, `tls`.
 
 #![allow(clippy::wildcard_enum_match_arm, reason = "Event will grow; a program names the events that it acts on")]
 
@@ -25,6 +25,7 @@ mod serve;
 mod signals;
 mod sim;
 mod states;
+mod tls;
 mod trace;
 mod usage;
 mod values;

@@ -15,7 +15,6 @@
 mod log;
 #[path = "../common/program.rs"]
 mod program;
-mod request;
 mod server;
 
 use std::error::Error;

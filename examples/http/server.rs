@@ -8,8 +8,7 @@
 use std::time::Duration;
 
 use finale::{Backpressure, Buffer, Event, ListenOptions, Socket, SocketMap};
-
-use super::request::{Bad, Head, Parser, Part};
+use finale_http::{Answer, CONTINUE, Head, Parser, Part};
 
 /// How long a connection may be silent, between requests or in the middle of one.
 const IDLE: Duration = Duration::from_secs(15);
@@ -39,6 +38,8 @@ pub(crate) struct Http {
 #[derive(Debug, Default)]
 struct Connection {
     parser: Parser,
+    /// The request whose body is not complete yet.
+    request: Option<Head>,
     /// A deadline is set for the request that is incomplete.
     has_deadline: bool,
     /// Bytes of `/bytes/N` that are still to be written.
@@ -91,17 +92,19 @@ impl Http {
             }
             socket.resume();
             match connection.parser.next() {
-                Ok(Some(Part::Expectation)) => connection.send(socket, b"HTTP/1.1 100 Continue\r\n\r\n"),
-                Ok(Some(Part::Request(head, body))) => {
+                Ok(Some(Part::Head(head))) => connection.request = Some(head),
+                Ok(Some(Part::Expectation)) => connection.send(socket, CONTINUE),
+                Ok(Some(Part::Body(body))) => {
                     if std::mem::take(&mut connection.has_deadline) {
                         socket.set_deadline(None);
                     }
-                    connection.is_last = is_stopping || !head.keep_alive;
+                    let Some(head) = connection.request.take() else { return socket.destroy() };
+                    connection.is_last = is_stopping || !head.keep_alive();
                     connection.answer(socket, &head, &body);
                 }
                 Ok(None) if connection.end_called => return socket.end(),
                 Ok(None) => return connection.wait_for_rest(socket),
-                Err(bad) => connection.refuse(socket, bad),
+                Err(error) => connection.last_words(socket, error.status()),
             }
         }
     }
@@ -116,7 +119,7 @@ impl Http {
             // A request that is in flight gets no answer and no reset. The client can repeat it.
             socket.end();
         } else {
-            connection.last_words(socket, "408 Request Timeout");
+            connection.last_words(socket, 408);
         }
     }
 }
@@ -131,28 +134,28 @@ impl Connection {
     }
 
     fn answer(&mut self, socket: &mut Socket<'_>, head: &Head, body: &[u8]) {
-        let bytes = head.path.strip_prefix("/bytes/").filter(|count| count.bytes().all(|it| it.is_ascii_digit()));
+        let bytes = head.path().strip_prefix("/bytes/").filter(|count| count.bytes().all(|it| it.is_ascii_digit()));
         let bytes = bytes.and_then(|count| count.parse().ok());
-        let allowed = match head.path.as_str() {
+        let allowed = match head.path() {
             "/" => "GET, HEAD",
             "/echo" => "POST",
             _ if bytes.is_some() => "GET, HEAD",
             _ => "",
         };
         let is_known = ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE"];
-        match head.method.as_str() {
-            method if !is_known.contains(&method) => self.respond(socket, head, "501 Not Implemented", b"not known\n"),
-            _ if allowed.is_empty() => self.respond(socket, head, "404 Not Found", b"nothing here\n"),
+        match head.method() {
+            method if !is_known.contains(&method) => self.respond(socket, head, Answer::new(501), b"not known\n"),
+            _ if allowed.is_empty() => self.respond(socket, head, Answer::new(404), b"nothing here\n"),
             method if !allowed.split(", ").any(|it| it == method) => {
-                let status = format!("405 Method Not Allowed\r\nAllow: {allowed}");
-                self.respond(socket, head, &status, b"not that\n");
+                self.respond(socket, head, Answer::new(405).header("Allow", allowed), b"not that\n");
             }
-            "POST" => self.respond(socket, head, "200 OK", body),
+            "POST" => self.respond(socket, head, Answer::new(200), body),
             method => match bytes {
-                None => self.respond(socket, head, "200 OK", LINE),
+                None => self.respond(socket, head, Answer::new(200), LINE),
                 Some(count) => {
                     self.left = if method == "GET" { count } else { 0 };
-                    self.send(socket, self.head_of(head, "200 OK", count));
+                    let answer = Answer::new(200).length(count).connection(head, self.is_last);
+                    self.send(socket, answer.into_bytes());
                 }
             },
         }
@@ -171,19 +174,9 @@ impl Connection {
         }
     }
 
-    /// The head of an answer to this request.
-    fn head_of(&self, request: &Head, status: &str, length: u64) -> Vec<u8> {
-        let connection = match (self.is_last, request.is_http10) {
-            (true, _) => "Connection: close\r\n",
-            (false, true) => "Connection: keep-alive\r\n",
-            (false, false) => "",
-        };
-        format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n{connection}\r\n").into_bytes()
-    }
-
-    fn respond(&mut self, socket: &mut Socket<'_>, request: &Head, status: &str, body: &[u8]) {
-        let mut answer = self.head_of(request, status, body.len() as u64);
-        if request.method != "HEAD" {
+    fn respond(&mut self, socket: &mut Socket<'_>, request: &Head, answer: Answer, body: &[u8]) {
+        let mut answer = answer.length(body.len() as u64).connection(request, self.is_last).into_bytes();
+        if request.method() != "HEAD" {
             answer.extend_from_slice(body);
         }
         self.send(socket, answer);
@@ -205,25 +198,12 @@ impl Connection {
         }
     }
 
-    fn refuse(&mut self, socket: &mut Socket<'_>, bad: Bad) {
-        let status = match bad {
-            Bad::Syntax => "400 Bad Request",
-            Bad::BodyTooLong => "413 Content Too Large",
-            Bad::TargetTooLong => "414 URI Too Long",
-            Bad::HeadTooLong => "431 Request Header Fields Too Large",
-            Bad::Encoding => "501 Not Implemented",
-            Bad::Version => "505 HTTP Version Not Supported",
-        };
-        self.last_words(socket, status);
-    }
-
     /// An answer before its request is complete. The rest of the request is dropped until the
     /// client has finished. Otherwise our close would reset the connection and could destroy the
     /// answer.
-    fn last_words(&mut self, socket: &mut Socket<'_>, status: &str) {
+    fn last_words(&mut self, socket: &mut Socket<'_>, status: u16) {
         self.is_last = true;
-        let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        self.send(socket, answer.into_bytes());
+        self.send(socket, Answer::new(status).length(0).close().into_bytes());
         socket.end();
         socket.discard();
         // Even a client that never finishes to send.

@@ -111,6 +111,13 @@ fn each_case_finds_a_fault() {
     assert!(keeper::all().iter().all(|server| server.found_by.iter().all(|(_, verdict)| *verdict >= Verdict::Warn)));
 }
 
+#[test]
+fn the_page_of_the_zoo_is_what_it_prints() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/zoo.md");
+    let page = fs::read_to_string(path).expect("it is in the repository");
+    assert_eq!(page, keeper::page(), "write it again: cargo run -p finale-probe --example zoo -- page >docs/zoo.md");
+}
+
 fn server(name: &str) -> Server {
     keeper::all().into_iter().find(|server| server.name == name).expect("it is in the zoo")
 }

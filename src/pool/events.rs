@@ -2,6 +2,7 @@
 
 use super::member::{Age, Member, leave};
 use super::{Pool, PoolEvent};
+use crate::error::ConnectionError;
 use crate::event::{Ending, EndingKind, Event};
 use crate::id::SocketId;
 use crate::stream::Stream;
@@ -11,7 +12,7 @@ impl Pool {
         if let Event::Timer(id) = event {
             let ours = self.timer.is_some_and(|(own, _)| own == *id);
             if ours {
-                (self.timer, self.is_changed) = (None, true);
+                (self.timer, self.looks_again, self.is_changed) = (None, false, true);
             }
             return if ours { PoolEvent::Internal } else { PoolEvent::Foreign };
         }
@@ -33,6 +34,13 @@ impl Pool {
                 // Deadlines are for requests, and this one may stay unused for long.
                 socket.socket().set_deadline(None);
                 self.put(id, Some(Member::Ready(Age::default())));
+            }
+            // The handshake of a layer has failed, and its socket may need some time to close.
+            Member::Opening if !socket.state().is_final() => {
+                if let Event::Error(error) = event {
+                    self.opening_failed(Some(error));
+                    self.put(id, Some(Member::Spent));
+                }
             }
             Member::Ready(_) => self.unused(socket, event),
             Member::Opening | Member::Leaving | Member::Spent => {}
@@ -76,11 +84,8 @@ impl Pool {
         self.put(id, None);
         match member {
             Some(Member::Opening) => {
-                self.stats.failed += 1;
-                self.back_off.has_failed();
-                if let EndingKind::Failed(error) = &ending.kind {
-                    self.last_error = Some(error.clone());
-                }
+                let error = if let EndingKind::Failed(error) = &ending.kind { Some(error) } else { None };
+                self.opening_failed(error);
             }
             Some(Member::Leased(lease)) => {
                 self.stats.lost_leased += 1;
@@ -91,6 +96,14 @@ impl Pool {
             Some(Member::Ready(_) | Member::Leaving | Member::Spent) | None => {}
         }
         PoolEvent::Internal
+    }
+
+    fn opening_failed(&mut self, error: Option<&ConnectionError>) {
+        self.stats.failed += 1;
+        self.back_off.has_failed();
+        if let Some(error) = error {
+            self.last_error = Some(error.clone());
+        }
     }
 
     /// A ready socket can't be leased any more.

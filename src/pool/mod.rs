@@ -134,6 +134,9 @@ pub struct Pool {
     last_error: Option<ConnectionError>,
     stats: PoolStats,
     is_closed: bool,
+    /// A request waits because a ready socket has bytes that may be no data: the timer follows at
+    /// once.
+    looks_again: bool,
     /// Something has changed since the last [`open`](Pool::open).
     is_changed: bool,
 }
@@ -181,6 +184,7 @@ impl Pool {
             last_error: None,
             stats: PoolStats::default(),
             is_closed: false,
+            looks_again: false,
             is_changed: true,
         })
     }
@@ -224,15 +228,22 @@ impl Pool {
     /// Leases a ready socket to the first request that waits.
     fn lease(&mut self, context: &mut impl Streams) -> Option<(Ticket, PoolReply)> {
         let ticket = self.waiting.front().filter(|_| self.is_own(context))?.ticket;
-        while let Some(&id) = self.ready.last() {
+        for index in (0..self.ready.len()).rev() {
+            let id = self.ready[index];
             let Some(mut socket) = context.stream(id) else {
                 // Its `close` was not passed to the pool.
                 self.put(id, None);
                 continue;
             };
-            if !can_serve(&mut socket) || socket.socket().has_unread() {
+            let has_unread = socket.has_unread();
+            if !can_serve(&mut socket) || has_unread == Some(true) {
                 self.ready_was_lost(id);
                 leave(&mut socket);
+                continue;
+            }
+            if has_unread.is_none() {
+                // It is read in the next turn.
+                (self.looks_again, self.is_changed) = (true, true);
                 continue;
             }
             let Some(Member::Ready(age)) = self.members.get(id).copied() else { return None };

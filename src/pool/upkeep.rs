@@ -126,7 +126,8 @@ impl Pool {
         let waits = self.waiting.get(self.ready.len()).and_then(|waiting| waiting.until);
         let opens = Some(self.stats.opening).filter(|_| self.is_incomplete());
         let opens = opens.and_then(|opening| self.back_off.changes_at(now, opening));
-        let due = self.ready.iter().filter_map(old).chain(waits).chain(opens).min();
+        let again = self.looks_again.then_some(now);
+        let due = self.ready.iter().filter_map(old).chain(waits).chain(opens).chain(again).min();
         if due == self.timer.map(|(_, at)| at) {
             return;
         }

@@ -16,6 +16,7 @@ use super::{Reactor, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
+use crate::options::Farewell;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
@@ -448,9 +449,15 @@ impl<N: Net> Reactor<N> {
             Due::Attempt => self.next_attempt(slot),
             Due::Retry => self.table.retry(slot),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
-            Due::Grace => {
+            Due::Grace if self.table.settings_of(slot).farewell == Farewell::Fin => {
                 self.table.entry_mut(slot).flags.set(Flags::END, true);
                 self.table.wake(slot);
+            }
+            Due::Grace => {
+                self.table.change_settings(slot, |settings| {
+                    (settings.grace_ms, settings.farewell) = (None, Farewell::Due);
+                });
+                self.apply(slot, Input::Idle);
             }
             Due::Idle => {
                 self.table.entry_mut(slot).stop_idle_clock();

@@ -19,17 +19,12 @@ mod lines;
 mod log;
 #[path = "../../examples/pool/client.rs"]
 mod pooled;
-#[path = "../../examples/http/request.rs"]
-mod request;
 #[path = "../../examples/request/client.rs"]
 mod retries;
 #[path = "../../examples/chat/room.rs"]
 mod room;
 #[path = "../../examples/http/server.rs"]
 mod server;
-#[path = "../../examples/tls/session.rs"]
-#[allow(dead_code, reason = "the tests drive a part of it")]
-mod session;
 #[path = "../../examples/socks5/proxy.rs"]
 mod tunnels;
 
@@ -46,5 +41,4 @@ mod proxy;
 mod random_proxy;
 mod servers;
 mod socks5;
-mod tls;
 mod tokio_programs;

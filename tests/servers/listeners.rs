@@ -258,6 +258,32 @@ fn an_idle_connection_ends_after_the_grace_and_a_request_just_sent_is_answered()
 }
 
 #[test]
+fn a_program_with_a_last_message_gets_a_timeout_at_the_end_of_the_grace() {
+    let (mut scene, listener, peers) = scene(ListenOptions::default(), 1);
+    scene.expect(&["connection"]);
+    scene.with(|socket| socket.set_farewell(true));
+    // What it sends needs no answer, so the stop does not wait for one.
+    peers[0].send(b"ping");
+    scene.run(ms(10));
+    scene.expect(&["data ping"]);
+    scene.with(|socket| socket.set_answered());
+    scene.reactor.stop_listener(listener.id, StopOptions::default()).expect("open");
+    scene.run(ms(900));
+    scene.with(|socket| assert!(!socket.is_farewell_due()));
+    scene.run(ms(200));
+    scene.expect(&["timeout"]);
+    scene.with(|socket| {
+        assert!(socket.is_farewell_due());
+        socket.write(b"goodbye").expect("open");
+        socket.end();
+    });
+    scene.run(ms(100));
+    assert_eq!((peers[0].read().as_slice(), peers[0].has_fin()), (&b"goodbye"[..], true));
+    peers[0].finish();
+    scene.expect(&["end", "close", "listener closed"]);
+}
+
+#[test]
 fn whoever_lives_at_the_limit_is_destroyed() {
     let (mut scene, listener, peers) = scene(ListenOptions::default(), 2);
     scene.expect(&["connection"; 2]);

@@ -29,9 +29,22 @@ fn every_path_in_the_documentation_exists() {
         let text = document(name);
         let quoted = text.split('`').skip(1).step_by(2);
         let is_path = |word: &&str| {
-            ["src/", "tests/", "examples/", "bench/", "benches/", "cli/", "docs/", "fuzz/", "probe/", "tls/", ".ci/"]
-                .iter()
-                .any(|folder| word.starts_with(folder))
+            [
+                "src/",
+                "tests/",
+                "examples/",
+                "bench/",
+                "benches/",
+                "cli/",
+                "docs/",
+                "fuzz/",
+                "http/",
+                "probe/",
+                "tls/",
+                ".ci/",
+            ]
+            .iter()
+            .any(|folder| word.starts_with(folder))
         };
         for path in quoted.filter(is_path) {
             let path = path.split_whitespace().next().unwrap_or(path);

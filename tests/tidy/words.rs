@@ -107,7 +107,7 @@ fn documents(folder: &Path, root: &Path, into: &mut BTreeMap<String, String>) {
 fn documents_and_comments_use_plain_words() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut texts =
-        sources(&["src", "cli", "probe", "tls", "tests", "examples", "fuzz/fuzz_targets", "bench", "benches"]);
+        sources(&["src", "cli", "http", "probe", "tls", "tests", "examples", "fuzz/fuzz_targets", "bench", "benches"]);
     documents(root, root, &mut texts);
     texts.remove(GENERATED);
     assert!(texts.len() > 250 && texts.contains_key("README.md"), "{} texts were found", texts.len());

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
-use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::pem::{self, PemObject as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, ServerConfig, SignatureScheme};
 
@@ -43,9 +43,19 @@ fn provider() -> Arc<CryptoProvider> {
     Arc::new(ring::default_provider())
 }
 
+/// Why a file has nothing that can be used. `what` completes "it has no".
+fn unusable(path: &Path, error: pem::Error, what: &str) -> ConfigError {
+    match error {
+        pem::Error::Io(error) => ConfigError::new(path, error),
+        pem::Error::NoItemsFound => ConfigError::new(path, format!("it has no {what}")),
+        error => ConfigError::new(path, error),
+    }
+}
+
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let found = CertificateDer::pem_file_iter(path).map_err(|error| ConfigError::new(path, error))?;
-    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(|error| ConfigError::new(path, error))?;
+    let failed = |error| unusable(path, error, "certificate in PEM format (BEGIN CERTIFICATE)");
+    let found = CertificateDer::pem_file_iter(path).map_err(failed)?;
+    let found: Vec<_> = found.collect::<Result<_, _>>().map_err(failed)?;
     if found.is_empty() {
         return Err(ConfigError::new(path, "it has no certificate in PEM format (BEGIN CERTIFICATE)"));
     }
@@ -62,7 +72,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError
 pub fn server_config(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Result<Arc<ServerConfig>, ConfigError> {
     let (path, key_path) = (certificate.as_ref(), key.as_ref());
     let chain = certificates(path)?;
-    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|error| ConfigError::new(key_path, error))?;
+    let no_key = "private key in PEM format without a password (BEGIN PRIVATE KEY)";
+    let key = PrivateKeyDer::from_pem_file(key_path).map_err(|error| unusable(key_path, error, no_key))?;
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new(path, error))?;
@@ -87,12 +98,27 @@ pub fn client_config(roots: impl AsRef<Path>) -> Result<Arc<ClientConfig>, Confi
     for certificate in certificates(path)? {
         store.add(certificate).map_err(|error| ConfigError::new(path, error))?;
     }
+    Ok(client_config_with(store))
+}
+
+/// The same with these roots, for example those of the system.
+///
+/// ```
+/// use finale_tls::rustls::RootCertStore;
+/// let config = finale_tls::client_config_with(RootCertStore::empty());
+/// assert!(config.alpn_protocols.is_empty());
+/// ```
+///
+/// # Panics
+/// Never: ring supports the default versions of TLS.
+#[must_use]
+pub fn client_config_with(roots: RootCertStore) -> Arc<ClientConfig> {
     let builder = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .map_err(|error| ConfigError::new(path, error))?;
-    let mut config = builder.with_root_certificates(store).with_no_client_auth();
+        .expect("ring supports TLS 1.2 and 1.3");
+    let mut config = builder.with_root_certificates(roots).with_no_client_auth();
     config.resumption = rustls::client::Resumption::disabled();
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// A client's configuration that trusts any server. An attacker on the path can read and change

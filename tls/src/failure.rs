@@ -50,6 +50,8 @@ pub enum TlsFailure {
         /// Whether that was before the handshake was done.
         in_handshake: bool,
     },
+    /// The listener was stopped, and the handshake was not done within the grace.
+    Stopped,
     /// The connection failed before its handshake, after the peer's close_notify, or by a limit.
     Connection(ConnectionError),
     /// The peer sent nothing but empty records, key updates or other messages without data.
@@ -78,6 +80,7 @@ impl TlsFailure {
                 (LayerErrorKind::Handshake, format!("{} before it was done", how(cause.as_ref())))
             }
             Self::HandshakeTimeout => (LayerErrorKind::HandshakeTimeout, "the peer was silent or slow".to_owned()),
+            Self::Stopped => (LayerErrorKind::Handshake, "the listener was stopped before it was done".to_owned()),
             Self::PeerAlert { description, in_handshake } => {
                 (kind(*in_handshake), format!("the peer sent the alert {}", alert(*description)))
             }
@@ -93,7 +96,7 @@ impl TlsFailure {
         match self {
             Self::Truncated { cause, .. } | Self::Interrupted { cause } => cause.as_ref().and_then(|cause| cause.os),
             Self::Connection(error) => error.os,
-            Self::HandshakeTimeout | Self::PeerAlert { .. } | Self::Local { .. } | Self::Flood => None,
+            Self::HandshakeTimeout | Self::Stopped | Self::PeerAlert { .. } | Self::Local { .. } | Self::Flood => None,
         }
     }
 }
@@ -165,6 +168,13 @@ fn explain(error: &Error) -> String {
         Error::PeerIncompatible(PeerIncompatible::NoCipherSuitesInCommon | PeerIncompatible::NoKxGroupsInCommon) => {
             "we have no cipher suite or group in common with the peer"
         }
+        Error::PeerIncompatible(
+            PeerIncompatible::Tls12NotOffered
+            | PeerIncompatible::Tls12NotOfferedOrEnabled
+            | PeerIncompatible::ServerTlsVersionIsDisabledByOurConfig
+            | PeerIncompatible::ServerDoesNotSupportTls12Or13,
+        ) => "we have no version of TLS in common with the peer",
+        Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => "the peer's handshake is too long",
         Error::NoApplicationProtocol => "we have no application protocol (ALPN) in common with the peer",
         Error::DecryptError => "a record was changed on the way, or is not the peer's (bad_record_mac)",
         _ => return error.to_string(),

@@ -4,10 +4,22 @@
 
 use std::collections::VecDeque;
 
+/// How many writes can wait by themselves. Later ones count together, so that many small writes cost
+/// little.
+const MAX_WRITES: usize = 256;
+
+#[derive(Debug)]
+struct Write {
+    /// Where its ciphertext begins and ends.
+    start: u64,
+    end: u64,
+    /// All plaintext up to and with it.
+    plaintext: u64,
+}
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    /// Sums up to and with each write: of ciphertext, of plaintext.
-    writes: VecDeque<(u64, u64)>,
+    writes: VecDeque<Write>,
     /// All ciphertext, including handshake and alerts.
     ciphertext: u64,
     /// All plaintext.
@@ -19,16 +31,23 @@ pub(crate) struct Ledger {
 impl Ledger {
     /// Notes a write. The kernel has taken `taken` bytes of ciphertext until now.
     pub(crate) fn note(&mut self, ciphertext: usize, plaintext: usize, taken: u64) {
-        while let Some(&(end, plaintext)) = self.writes.front()
-            && end <= taken
+        while let Some(write) = self.writes.front()
+            && write.end <= taken
         {
-            self.taken = plaintext;
+            self.taken = write.plaintext;
             self.writes.pop_front();
         }
+        if self.writes.is_empty() {
+            self.writes = VecDeque::new(); // Its memory is released.
+        }
+        let mut start = self.ciphertext;
         self.ciphertext += ciphertext as u64;
         self.plaintext += plaintext as u64;
         if plaintext > 0 {
-            self.writes.push_back((self.ciphertext, self.plaintext));
+            if self.writes.len() == MAX_WRITES {
+                start = self.writes.pop_back().map_or(start, |write| write.start);
+            }
+            self.writes.push_back(Write { start, end: self.ciphertext, plaintext: self.plaintext });
         }
     }
 
@@ -38,10 +57,17 @@ impl Ledger {
     }
 
     /// How much of it the kernel has, if it has taken `taken` bytes of ciphertext. A part of a write
-    /// does not count.
+    /// counts in proportion: the peer can have decrypted some of it.
     pub(crate) fn taken(&self, taken: u64) -> u64 {
-        let whole = self.writes.partition_point(|(end, _)| *end <= taken);
-        whole.checked_sub(1).and_then(|last| self.writes.get(last)).map_or(self.taken, |(_, plaintext)| *plaintext)
+        let next = self.writes.partition_point(|write| write.end <= taken);
+        let before = next.checked_sub(1).and_then(|last| self.writes.get(last));
+        let whole = before.map_or(self.taken, |write| write.plaintext);
+        let part = self.writes.get(next).map_or(0, |write| {
+            let all = u128::from(write.end - write.start);
+            let product = u128::from(taken.saturating_sub(write.start)) * u128::from(write.plaintext - whole);
+            u64::try_from(product / all).unwrap_or(0)
+        });
+        whole + part
     }
 }
 
@@ -50,12 +76,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_writes_that_the_kernel_has_whole_count() {
+    fn a_write_that_the_kernel_has_in_part_counts_in_proportion() {
         let mut ledger = Ledger::default();
         ledger.note(1000, 0, 0); // A handshake.
         ledger.note(122, 100, 1000);
         ledger.note(72, 50, 1000);
-        for (taken, plaintext) in [(1000, 0), (1121, 0), (1122, 100), (1193, 100), (1194, 150)] {
+        for (taken, plaintext) in [(999, 0), (1000, 0), (1061, 50), (1121, 99), (1122, 100), (1193, 149), (1194, 150)] {
             assert_eq!(ledger.taken(taken), plaintext, "{taken} bytes");
         }
         ledger.note(24, 0, 1122);

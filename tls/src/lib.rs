@@ -64,14 +64,16 @@ mod config;
 mod deadlines;
 mod failure;
 mod ledger;
+mod metrics;
 mod record;
 mod server_name;
 mod session;
 mod socket;
 mod tls;
 
-pub use config::{ConfigError, client_config, server_config, trust_any_server};
+pub use config::{ConfigError, client_config, client_config_with, server_config, trust_any_server};
 pub use failure::{ConnectError, TlsFailure};
+pub use metrics::TlsMetrics;
 pub use rustls;
 pub use socket::{Handshake, TlsContext, TlsSocket};
-pub use tls::{Events, Tls, TlsMetrics};
+pub use tls::{Events, Tls};

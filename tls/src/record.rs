@@ -92,11 +92,15 @@ impl From<EncryptError> for Failed {
 /// The two roles of rustls, which have the same calls and no common type.
 trait Role {
     type Data;
+    fn common(&self) -> &CommonState;
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
 }
 
 impl Role for UnbufferedClientConnection {
     type Data = ClientConnectionData;
+    fn common(&self) -> &CommonState {
+        self
+    }
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
@@ -104,6 +108,9 @@ impl Role for UnbufferedClientConnection {
 
 impl Role for UnbufferedServerConnection {
     type Data = ServerConnectionData;
+    fn common(&self) -> &CommonState {
+        self
+    }
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
         self.process_tls_records(incoming)
     }
@@ -209,10 +216,11 @@ fn receive<R: Role>(role: &mut R, incoming: &mut [u8], plain: &mut Vec<u8>, out:
         };
         progress.consumed += discard;
         if let Err(error) = result {
-            // The next call returns the alert for the peer, the one after it the same error.
-            is_over = progress.error.is_some();
             progress.error.get_or_insert(error);
         }
+        // After an error only the alert for the peer is taken: rustls must not see the same input
+        // again, with which it would fail again.
+        is_over |= progress.error.is_some() && !role.common().wants_write();
         if is_over {
             return progress;
         }

@@ -4,10 +4,13 @@
 //! Invariant: all input is processed before the program sees the first event of it. So a write finds
 //! rustls ready to write, and only events can wait here, never ciphertext that is complete.
 
+mod view;
+
 use std::time::Instant;
 
-use finale::lifecycle::State;
 use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Ending, EndingKind, Error, Event, PeerEnd, Socket};
+
+use rustls::InvalidMessage;
 
 use crate::failure::TlsFailure;
 use crate::ledger::Ledger;
@@ -69,6 +72,8 @@ pub(crate) struct Session {
     phase: Phase,
     /// An incomplete record or message.
     incoming: Vec<u8>,
+    /// How much of it is complete records, which rustls has seen. It must see at least these again.
+    seen: usize,
     /// Plaintext that was written before the handshake was done.
     early: Vec<u8>,
     owed: Owed,
@@ -80,6 +85,8 @@ pub(crate) struct Session {
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
     bytes_read: u64,
+    /// Plaintext has arrived since the program wrote last.
+    awaits_answer: bool,
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
@@ -88,6 +95,9 @@ pub(crate) struct Session {
     pub(crate) end_called: bool,
     /// close_notify waits for room in the socket's queue.
     end_waits: bool,
+    /// Without half-open: our end follows the peer's. The socket must not end by itself, because
+    /// close_notify comes before the FIN.
+    ends_with_peer: bool,
     is_discarding: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
@@ -100,6 +110,7 @@ impl Session {
             connection,
             phase: Phase::Connecting,
             incoming: Vec::new(),
+            seen: 0,
             early: Vec::new(),
             owed: Owed::default(),
             failure: None,
@@ -108,12 +119,14 @@ impl Session {
             ledger: Ledger::default(),
             received: 0,
             bytes_read: 0,
+            awaits_answer: false,
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
             is_closed: false,
             end_called: false,
             end_waits: false,
+            ends_with_peer: false,
             is_discarding: false,
             is_paused: false,
             is_held: false,
@@ -136,6 +149,7 @@ impl Session {
         self.phase = Phase::Handshaking;
         self.is_paused |= socket.is_paused();
         socket.resume();
+        socket.set_farewell(true);
         out.clear();
         let progress = self.connection.receive(&mut [], &mut Vec::new(), out);
         self.after(socket, out, progress);
@@ -159,13 +173,23 @@ impl Session {
                 self.receive(socket, bytes, buffers, out);
                 false
             }
+            Event::Drain if is_usable && !self.early.is_empty() => {
+                self.flush_early(socket, out);
+                false
+            }
             Event::Drain if self.end_waits => {
                 self.finish(socket, out);
+                false
+            }
+            Event::Timeout if socket.is_farewell_due() => {
+                self.stopped(socket, out);
                 false
             }
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
+                self.ends_with_peer |= !socket.allows_half_open();
+                socket.set_allow_half_open(true);
                 self.ended(socket, None, out);
                 false
             }
@@ -192,12 +216,14 @@ impl Session {
         incoming.append(&mut self.incoming);
         incoming.extend_from_slice(bytes);
         out.clear();
-        let (mut start, mut end) = (0, 0);
+        let (mut start, mut seen, mut end) = (0, self.seen, self.seen);
         let mut progress = Progress::default();
+        let received = self.received;
         while end < incoming.len() && progress.error.is_none() && !progress.peer_closed {
             // An incomplete one is passed on too: it may be invalid already.
             let record = record_end(incoming, end);
             end = record.unwrap_or(incoming.len());
+            seen = record.unwrap_or(seen);
             let before = buffers.plain.len();
             progress = self.connection.receive(&mut incoming[start..end], &mut buffers.plain, out);
             start += progress.consumed;
@@ -212,21 +238,31 @@ impl Session {
         }
         // Its memory is released when it is empty: `append` has taken what it had.
         self.incoming = if start < incoming.len() { incoming[start..].to_vec() } else { Vec::new() };
+        self.seen = seen.saturating_sub(start);
         if self.phase == Phase::Handshaking {
             self.handshake_bytes += bytes.len();
+        }
+        self.awaits_answer |= self.received > received;
+        if !self.awaits_answer {
+            socket.set_answered();
         }
         self.after(socket, out, progress);
     }
 
     /// What a piece of input, or its absence, has brought.
     fn after(&mut self, socket: &mut Socket<'_>, out: &mut Output, progress: Progress) {
-        if self.server_name.is_none() {
-            self.server_name = server_name::take();
+        // Always: a client's second message would leave it to the next session.
+        if let Some(name) = server_name::take() {
+            self.server_name = Some(name);
         }
         if let Some(error) = progress.error {
             return self.fail(socket, TlsFailure::of(error, self.phase != Phase::Ready), out);
         }
-        if self.empty_records > MAX_EMPTY_RECORDS || self.handshake_bytes > MAX_HANDSHAKE_BYTES {
+        if self.handshake_bytes > MAX_HANDSHAKE_BYTES {
+            let error = rustls::Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge);
+            return self.fail(socket, TlsFailure::Local { error, in_handshake: true }, out);
+        }
+        if self.empty_records > MAX_EMPTY_RECORDS {
             return self.fail(socket, TlsFailure::Flood, out);
         }
         if !self.send_records(socket, out, 0) {
@@ -240,8 +276,6 @@ impl Session {
             self.peer_closed = true;
             self.owed.end = true;
             self.incoming = Vec::new();
-            // What follows is not part of the stream.
-            socket.discard();
         }
     }
 
@@ -261,6 +295,9 @@ impl Session {
 
     /// What was written before the handshake was done.
     fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if !self.early.is_empty() && socket.queued_bytes() >= socket.write_limit() {
+            return; // It follows at `drain`.
+        }
         let early = std::mem::take(&mut self.early);
         if !early.is_empty() {
             // A failure here is an event of its own.
@@ -271,6 +308,16 @@ impl Session {
         self.owed.drain = wants_drain && !self.end_called && !socket.request_drain();
         if self.end_called {
             self.finish(socket, out);
+        }
+    }
+
+    /// Its listener was stopped, and its grace is over.
+    fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if self.phase == Phase::Ready {
+            self.end(socket, out);
+        } else if self.failure.is_none() {
+            out.clear();
+            self.fail(socket, TlsFailure::Stopped, out);
         }
     }
 
@@ -350,7 +397,7 @@ impl Session {
         if queued_bytes >= limit_bytes {
             return Err(Error::QueueFull { queued_bytes, limit_bytes });
         }
-        if self.phase == Phase::Ready {
+        if self.phase == Phase::Ready && self.early.is_empty() {
             return self.write_all(socket, parts, out);
         }
         parts.iter().for_each(|part| self.early.extend_from_slice(part));
@@ -362,6 +409,7 @@ impl Session {
     /// them at once: the socket takes a write whole or not at all.
     fn write_all(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<Backpressure, Error> {
         let count: usize = parts.iter().map(|part| part.len()).sum();
+        self.awaits_answer = false;
         if count <= SHARED_BYTES {
             out.clear();
             self.encrypt(socket, parts, out)?;
@@ -441,8 +489,8 @@ impl Session {
 
     /// close_notify and our FIN, after the last record.
     fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        self.end_waits = socket.queued_bytes() >= socket.write_limit();
-        if self.end_waits {
+        self.end_waits = !self.early.is_empty() || socket.queued_bytes() >= socket.write_limit();
+        if self.end_waits || socket.end_called() {
             return;
         }
         out.clear();
@@ -456,6 +504,8 @@ impl Session {
         self.is_held |= is_hold;
         self.is_paused |= !is_hold;
         match self.phase {
+            // What is left is the peer's FIN, which must be seen.
+            Phase::Ready if self.is_over() => {}
             Phase::Ready if is_hold => socket.hold(),
             Phase::Ready => socket.pause(),
             Phase::Connecting | Phase::Handshaking => {}
@@ -472,6 +522,20 @@ impl Session {
         }
     }
 
+    /// The program has seen all that the peer sends.
+    const fn is_over(&self) -> bool {
+        self.failure.is_some() || (self.peer_closed && !self.owed.end)
+    }
+
+    /// The end was delivered.
+    pub(crate) fn after_end(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        // What follows is not part of the stream.
+        socket.discard();
+        if self.ends_with_peer || !socket.allows_half_open() {
+            self.end(socket, out);
+        }
+    }
+
     pub(crate) const fn discard(&mut self) {
         self.is_discarding = true;
     }
@@ -484,90 +548,5 @@ impl Session {
         let waits = !self.early.is_empty() && !self.end_called;
         self.owed.drain |= waits;
         waits
-    }
-}
-
-/// What the program sees.
-impl Session {
-    pub(crate) const fn is_paused(&self) -> bool {
-        self.is_paused || self.is_held
-    }
-
-    pub(crate) const fn is_discarding(&self) -> bool {
-        self.is_discarding
-    }
-
-    pub(crate) fn queued_bytes(&self, socket: &Socket<'_>) -> usize {
-        self.early.len() + socket.queued_bytes()
-    }
-
-    pub(crate) const fn bytes_read(&self) -> u64 {
-        self.bytes_read
-    }
-
-    pub(crate) fn bytes_written(&self, socket: &Socket<'_>) -> u64 {
-        self.ledger.taken(socket.bytes_written())
-    }
-
-    pub(crate) const fn peer_closed(&self) -> bool {
-        self.peer_closed
-    }
-
-    /// The state of the stream: connected after the handshake, and half-closed after `end`.
-    pub(crate) fn state(&self, tcp: State) -> State {
-        let has_ended = self.peer_closed && !self.owed.end;
-        match tcp {
-            tcp if !tcp.is_connected() => tcp,
-            _ if self.phase != Phase::Ready => State::Connecting,
-            State::Open | State::PeerFinished if has_ended => State::PeerFinished,
-            State::Open | State::PeerFinished => State::Open,
-            State::Flushing if has_ended => State::LastFlush,
-            State::LocalFinished | State::Lingering if has_ended => State::Closing,
-            tcp => tcp,
-        }
-    }
-
-    /// Takes the plaintext that waits.
-    pub(crate) fn take_plain(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.owed.plain)
-    }
-
-    /// Keeps plaintext that could not be delivered.
-    pub(crate) fn keep_plain(&mut self, plain: Vec<u8>) {
-        self.owed.plain = plain;
-    }
-
-    /// Whether events wait.
-    pub(crate) fn owes(&self) -> bool {
-        let Owed { ready, drain, plain, end, error, close } = &self.owed;
-        *ready || (*drain && self.is_ready()) || !plain.is_empty() || *end || *error || *close
-    }
-
-    /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
-    pub(crate) fn next(&mut self, plain: &mut Vec<u8>) -> Option<Next> {
-        if self.is_discarding {
-            self.bytes_read += plain.len() as u64;
-            plain.clear();
-        }
-        if std::mem::take(&mut self.owed.ready) {
-            return Some(Next::Ready);
-        }
-        if self.is_ready() && std::mem::take(&mut self.owed.drain) {
-            return Some(Next::Drain);
-        }
-        // After `close` nothing can be delivered any more.
-        let waits = self.is_paused() && !self.owed.close;
-        if !plain.is_empty() {
-            self.bytes_read += if waits { 0 } else { plain.len() as u64 };
-            return (!waits).then_some(Next::Data);
-        }
-        if self.owed.end {
-            self.owed.end = waits;
-            return (!waits).then_some(Next::End);
-        }
-        if std::mem::take(&mut self.owed.error) {
-            return Some(Next::Error);
-        }
-        std::mem::take(&mut self.owed.close).then_some(Next::Close)
     }
 }

@@ -3,7 +3,7 @@
 //! Invariant: for a socket without a session each method is the socket's own.
 
 use finale::lifecycle::State;
-use finale::{Backpressure, ConnectOptions, Context, Error, Socket, SocketId, Stream, Streams, Target};
+use finale::{Backpressure, Buffer, ConnectOptions, Context, Error, Socket, SocketId, Stream, Streams, Target};
 use rustls::pki_types::CertificateDer;
 use rustls::{CipherSuite, HandshakeKind, ProtocolVersion};
 
@@ -172,6 +172,10 @@ impl Stream for TlsSocket<'_> {
         self.session().map_or(tcp, |session| session.state(tcp))
     }
 
+    fn write_owned(&mut self, buffer: impl Into<Buffer>) -> Result<Backpressure, Error> {
+        if self.is_tls() { self.write(buffer.into().as_ref()) } else { self.socket.write_owned(buffer) }
+    }
+
     fn write_parts(&mut self, parts: &[&[u8]]) -> Result<Backpressure, Error> {
         match self.core.sessions.get_mut(self.socket.id()) {
             Some(session) => session.write(&mut self.socket, parts, &mut self.core.out),
@@ -246,6 +250,15 @@ impl Stream for TlsSocket<'_> {
 
     fn request_drain(&mut self) -> bool {
         self.with(Session::request_drain, Socket::request_drain)
+    }
+
+    fn has_unread(&self) -> Option<bool> {
+        match self.session() {
+            None => Some(self.socket.has_unread()),
+            Some(session) if session.has_unread() => Some(true),
+            // It may be a ticket, or a part of a record.
+            Some(_) => (!self.socket.has_unread()).then_some(false),
+        }
     }
 
     /// Only from one socket without TLS to another: others have to be encrypted.

@@ -18,6 +18,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use crate::deadlines::Deadlines;
 use crate::failure::{ConnectError, TlsFailure};
+use crate::metrics::TlsMetrics;
 use crate::record::{Connection, Output};
 use crate::server_name::NotesName;
 use crate::session::{Buffers, Next, Session};
@@ -35,26 +36,6 @@ pub(crate) struct Core {
     deadlines: Deadlines,
     handshake_timeout: Option<Duration>,
     metrics: TlsMetrics,
-}
-
-/// Counts of handshakes and failures since [`Tls::new`].
-///
-/// ```
-/// assert_eq!(finale_tls::Tls::new().metrics().handshakes, 0);
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct TlsMetrics {
-    /// Handshakes that were done.
-    pub handshakes: u64,
-    /// Those of them that have resumed a session.
-    pub resumed: u64,
-    /// Handshakes that failed, including those that took too long.
-    pub failed_handshakes: u64,
-    /// Streams that ended without close_notify.
-    pub truncated: u64,
-    /// Streams that failed in another way after their handshake.
-    pub failed: u64,
 }
 
 /// The TLS sessions of one reactor.
@@ -231,7 +212,8 @@ impl Tls {
     /// the socket has no session, otherwise those of the TLS stream that it has caused, from none to
     /// a few. An [`Event::Timer`] can be one of this layer's own; then it is not delivered.
     ///
-    /// What the program does not take is delivered at a later event.
+    /// What the program does not take is delivered at a later event; what it does not take of
+    /// [`Event::Close`] is lost with the socket.
     pub fn handle<'a, 's>(&'a mut self, socket: &'a mut Socket<'s>, event: Event<'a>) -> Events<'a, 's> {
         self.buffers.plain.clear();
         let id = socket.id();
@@ -392,7 +374,7 @@ impl<'a> Events<'a, '_> {
             if let Some(id) = self.current {
                 let core = &mut self.tls.core;
                 if let Some(session) = core.sessions.get_mut(id) {
-                    self.last = session.next(&mut self.tls.buffers.plain);
+                    self.last = session.next(self.socket.get(id).as_ref(), &mut self.tls.buffers.plain);
                     if let (Some(Next::Error), Some(failure)) = (self.last, &session.failure) {
                         self.tls.error = failure.to_error();
                     }
@@ -425,7 +407,8 @@ impl<'a> Events<'a, '_> {
         if let Some(session) = core.sessions.get_mut(id)
             && !buffers.plain.is_empty()
         {
-            session.keep_plain(std::mem::take(&mut buffers.plain));
+            // A copy, since the shared buffer is far larger than what may wait there for hours.
+            session.keep_plain(buffers.plain.drain(..).collect());
         }
         if let Some(mut socket) = self.socket.get(id) {
             core.deliver_soon(&mut socket);
@@ -456,7 +439,7 @@ impl<'a> Events<'a, '_> {
         let Some(id) = self.current else { return };
         let core = &mut self.tls.core;
         if let Some(session) = core.sessions.get_mut(id)
-            && !session.is_handshaking()
+            && (session.is_closed || !session.is_handshaking())
             && let Some(due) = session.due.take()
         {
             core.deadlines.remove(due, id);
@@ -482,10 +465,8 @@ impl<'a> Events<'a, '_> {
         match last {
             Next::Data => self.tls.buffers.plain.clear(),
             Next::End => {
-                if let (Some(session), Some(mut socket)) = (core.sessions.get_mut(id), self.socket.get(id))
-                    && !socket.allows_half_open()
-                {
-                    session.end(&mut socket, &mut core.out);
+                if let (Some(session), Some(mut socket)) = (core.sessions.get_mut(id), self.socket.get(id)) {
+                    session.after_end(&mut socket, &mut core.out);
                 }
             }
             Next::Close => drop(core.sessions.remove(id)),

@@ -10,12 +10,16 @@ use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use finale::net::Net;
-use finale::{Backpressure, ConnectOptions, EndingKind, Event, Reactor, Socket, SocketMap, Target, TimerId};
+use finale::{
+    Backpressure, ConnectOptions, EndingKind, Event, Reactor, SocketMap, Stream, Streams as _, Target, TimerId,
+};
+use finale_tls::Tls;
 
 use super::expected::{Expected, request_piece};
 use super::schedule::Schedule;
 use super::tally::{Seen, Tally};
 use crate::errors::Error;
+use crate::tls::Client;
 
 /// Which side sends its FIN first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -41,6 +45,8 @@ pub(super) struct Plan {
     pub(super) first: Finisher,
     /// The limit for a connection, from its connect call.
     pub(super) timeout: Duration,
+    /// With it connections begin with a handshake.
+    pub(super) tls: Option<Client>,
 }
 
 /// What surrounds the loop: clock, signals, progress bar.
@@ -102,9 +108,10 @@ impl<'a> Load<'a> {
         environment: &mut impl Environment<N>,
     ) -> Result<Tally, Error> {
         let mut load = Self::new(plan, environment.now())?;
+        let mut tls = plan.tls.as_ref().map(|client| sessions(client, plan)).transpose()?;
         load.set_timers(reactor, environment.progress_interval());
         while !load.is_over() {
-            let due = load.start_due(reactor, environment)?;
+            let due = load.start_due(reactor, &mut tls, environment)?;
             if load.is_over() {
                 break; // The last connections were left out.
             }
@@ -115,13 +122,25 @@ impl<'a> Load<'a> {
                 }
                 None => reactor.next()?,
             };
-            match next {
-                Some((_, Event::Timer(timer))) => load.timer(timer, reactor, environment),
-                Some((_, Event::Woken)) if environment.is_interrupted() => load.interrupt(reactor),
-                Some((mut socket, event)) => load.serve(&mut socket, event, &|| environment.now())?,
-                None => {}
+            match (next, &mut tls) {
+                (Some((_, Event::Woken)), _) if environment.is_interrupted() => load.interrupt(reactor),
+                (Some((mut socket, event)), Some(tls)) => {
+                    let (mut events, mut expired) = (tls.handle(&mut socket, event), None);
+                    while let Some((mut stream, event)) = events.next() {
+                        match event {
+                            Event::Timer(timer) => expired = Some(timer),
+                            event => load.serve(&mut stream, event, &|| environment.now())?,
+                        }
+                    }
+                    drop(events);
+                    expired.into_iter().for_each(|timer| load.timer(timer, reactor, environment));
+                }
+                (Some((_, Event::Timer(timer))), None) => load.timer(timer, reactor, environment),
+                (Some((mut socket, event)), None) => load.serve(&mut socket, event, &|| environment.now())?,
+                (None, _) => {}
             }
         }
+        load.tally.tls = tls.as_ref().map(Tls::metrics);
         load.tally.took = environment.now().saturating_duration_since(load.begun);
         let overloaded = load.tally.overloaded;
         load.tally.never_begun = plan.schedule.total().map(|total| total - load.started + overloaded);
@@ -173,6 +192,7 @@ impl<'a> Load<'a> {
     fn start_due<N: Net>(
         &mut self,
         reactor: &mut Reactor<N>,
+        tls: &mut Option<Tls>,
         environment: &impl Environment<N>,
     ) -> Result<Option<Instant>, Error> {
         for _ in 0..BURST {
@@ -187,7 +207,7 @@ impl<'a> Load<'a> {
             if due > now {
                 return Ok(self.begun.checked_add(due));
             }
-            self.start(reactor, due, now)?;
+            self.start(reactor, tls, due, now)?;
         }
         Ok(Some(self.begun)) // A time in the past: handles events that are ready, without waiting.
     }
@@ -202,12 +222,22 @@ impl<'a> Load<'a> {
         }
     }
 
-    fn start<N: Net>(&mut self, reactor: &mut Reactor<N>, due: Duration, now: Duration) -> Result<(), Error> {
+    fn start<N: Net>(
+        &mut self,
+        reactor: &mut Reactor<N>,
+        tls: &mut Option<Tls>,
+        due: Duration,
+        now: Duration,
+    ) -> Result<(), Error> {
         let mut options = self.options.clone();
         if !self.plan.sources.is_empty() {
             options = options.local_addr(self.plan.sources[self.started as usize % self.plan.sources.len()]);
         }
-        let id = reactor.connect(self.plan.target.clone(), options)?;
+        let target = self.plan.target.clone();
+        let id = match tls {
+            Some(tls) => tls.context(reactor.context()).connect(target, options)?,
+            None => reactor.connect(target, options)?,
+        };
         let request_left = self.plan.request_bytes;
         self.flights.insert(id, Flight { due, began: now, ended: None, request_left, right_content: true });
         self.started += 1;
@@ -217,7 +247,7 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>, now: &dyn Fn() -> Instant) -> Result<(), Error> {
+    fn serve(&mut self, socket: &mut impl Stream, event: Event<'_>, now: &dyn Fn() -> Instant) -> Result<(), Error> {
         let Some(flight) = self.flights.get_mut(socket.id()) else { return Ok(()) };
         match event {
             Event::Ready | Event::Drain => send_request(socket, flight, &self.piece, self.plan.first)?,
@@ -290,9 +320,17 @@ impl<'a> Load<'a> {
     }
 }
 
+/// The sessions of the connections. Only the limit of the run counts.
+fn sessions(client: &Client, plan: &Plan) -> Result<Tls, Error> {
+    let mut tls = Tls::new();
+    tls.set_handshake_timeout(None);
+    client.connect_to(&mut tls, plan.target.clone())?;
+    Ok(tls)
+}
+
 /// Writes the request, or as much of the rest as the queue takes.
 fn send_request(
-    socket: &mut Socket<'_>,
+    socket: &mut impl Stream,
     flight: &mut Flight,
     piece: &[u8],
     first: Finisher,

@@ -8,7 +8,7 @@ use std::io::Read as _;
 use std::os::unix::fs::MetadataExt as _;
 
 use super::page;
-use super::report::{FirstFins, Latency, Report, Unknown, tenths};
+use super::report::{FirstFins, Handshakes, Latency, Report, Unknown, tenths};
 use crate::errors::Error;
 use crate::output;
 
@@ -18,7 +18,7 @@ use crate::output;
 /// bytes are added up, the histograms of the latencies are merged, and the longest run is the time.
 /// Rates and numbers in flight are added up, too; different targets are all named.
 ///
-/// Loads that differ in --request, --answer, --first or --timeout, or of which only some have a
+/// Loads that differ in --request, --answer, --first, --timeout or TLS, or of which only some have a
 /// --rate, are refused: their latencies have different meanings.
 ///
 /// The exit code is 1 if a connection of any load failed.
@@ -108,6 +108,11 @@ fn merge(parts: Vec<Part>) -> Result<Report, String> {
 /// What two loads must have in common.
 fn check_same(all: &Part, part: &Part) -> Result<(), String> {
     let loop_of = |report: &Report| if report.rate.is_some() { "a rate" } else { "no rate" }.to_owned();
+    let tls_of = |report: &Report| match report.tls {
+        None => "off",
+        Some(Handshakes { resumption: false, .. }) => "on",
+        Some(Handshakes { resumption: true, .. }) => "on with resumption",
+    };
     let meaning = |report: &Report| {
         [
             ("request_bytes", report.request_bytes.to_string()),
@@ -115,6 +120,7 @@ fn check_same(all: &Part, part: &Part) -> Result<(), String> {
             ("first", report.first.clone()),
             ("timeout_ms", report.timeout_ms.to_string()),
             ("rate", loop_of(report)),
+            ("tls", tls_of(report).to_owned()),
         ]
     };
     for ((name, ours), (_, theirs)) in meaning(&all.report).into_iter().zip(meaning(&part.report)) {
@@ -165,6 +171,11 @@ fn add(all: Report, part: Report) -> Result<Report, &'static str> {
         bytes_sent: sum(all.bytes_sent, part.bytes_sent),
         bytes_received: sum(all.bytes_received, part.bytes_received),
         client_cpu_us_per_connection: client_cpu,
+        tls: both(all.tls, part.tls, |ours, theirs| Handshakes {
+            handshakes: sum(ours.handshakes, theirs.handshakes),
+            resumed: sum(ours.resumed, theirs.resumed),
+            ..ours
+        }),
         in_flight: sum(all.in_flight, part.in_flight),
         content_checked: all.content_checked && part.content_checked,
         rate: both(all.rate, part.rate, sum),

@@ -51,6 +51,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
     }
     let expected = options.expected()?;
     options.check_pids()?;
+    let tls = options.open_tls()?;
     allow_descriptors(usize::from(options.in_flight))?;
     let mut reactor = Reactor::new()?;
     let mut terminal = Terminal::new(reactor.waker(), options)?;
@@ -64,7 +65,7 @@ pub(crate) fn run(options: &BenchOptions) -> Result<(), Error> {
     };
     exact_timers();
     let pids = server.as_ref().map_or_else(|| options.server_pid.clone(), |server| vec![server.pid()]);
-    let plan = options.plan(target, expected);
+    let plan = options.plan(target, expected, tls);
     let warm_up = options.warm_up.map(|time| warm_up(&plan, options, time, &mut reactor, &mut terminal)).transpose()?;
 
     let server_before = of_all(&pids)?;
@@ -116,7 +117,7 @@ fn warm_up(
     let warming = Plan {
         duration: Some(time),
         schedule: options.warm_up_schedule(time),
-        ..options.plan(plan.target.clone(), options.expected()?)
+        ..options.plan(plan.target.clone(), options.expected()?, plan.tls.clone())
     };
     let mut tally = Load::run(&warming, reactor, terminal)?;
     tally.never_begun = plan.schedule.total();

@@ -11,6 +11,7 @@ use super::merge::MergeOptions;
 use super::schedule::Schedule;
 use crate::errors::Error;
 use crate::serve::{Closing, REQUEST_LIMIT_BYTES, Service};
+use crate::tls::{Client, ClientTls};
 use crate::values;
 
 /// Measure a server with half-closing connections: how many per second, latency, endings, CPU time
@@ -32,6 +33,9 @@ use crate::values;
 /// answer of the wrong length or content, and every other ending that is not clean. They are
 /// counted by kind and are not part of the latencies. Of a target's answer only the length is
 /// checked. If the first 200 connections fail, no more are begun.
+///
+/// With --tls the latency includes the handshake, and an answer ends with the server's close_notify:
+/// a stream that ends without it is a failure of its own kind (truncated).
 ///
 /// A name is looked up once, and its addresses race each other once, as `finale connect` does it:
 /// a connection without a request chooses the address that is measured.
@@ -97,6 +101,11 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "PID", requires = "target", value_delimiter = ',')]
     #[arg(value_parser = values::number::<u32>(1..=u64::from(u32::MAX)))]
     pub(super) server_pid: Vec<u32>,
+    #[command(flatten)]
+    pub(super) tls: ClientTls,
+    /// Resume the sessions of earlier connections, if the server permits it
+    #[arg(long, requires = "tls", help_heading = "TLS")]
+    pub(super) tls_resumption: bool,
     /// Print one JSON object on stdout instead of the page
     #[arg(long)]
     pub(super) json: bool,
@@ -143,6 +152,8 @@ The JSON object of --json:
   content_checked
                  whether more than the length of an answer is
                  known
+  tls            with --tls: handshakes, resumed, and
+                 resumption, whether that was tried; or null
   in_flight, request_bytes, answer_bytes, first, rate,
   timeout_ms, duration_ms, warm_up_ms
                  the options
@@ -184,6 +195,15 @@ impl BenchOptions {
         })
     }
 
+    /// The TLS of our side. Our own server has none.
+    pub(super) fn open_tls(&self) -> Result<Option<Client>, Error> {
+        match &self.target {
+            Some(target) => self.tls.open(target, self.tls_resumption),
+            None if self.tls.is_on() => Err(Error::usage("--tls measures another server; name it with --target")),
+            None => Ok(None),
+        }
+    }
+
     /// A process that is named twice would count twice.
     pub(super) fn check_pids(&self) -> Result<(), Error> {
         let is_repeated = |(at, pid): &(usize, &u32)| self.server_pid[..*at].contains(pid);
@@ -219,7 +239,7 @@ impl BenchOptions {
     }
 
     /// The load for this address.
-    pub(super) fn plan(&self, target: Target, expected: Expected) -> Plan {
+    pub(super) fn plan(&self, target: Target, expected: Expected, tls: Option<Client>) -> Plan {
         Plan {
             sources: sources(&target),
             target,
@@ -230,6 +250,7 @@ impl BenchOptions {
             expected,
             first: self.first,
             timeout: self.timeout,
+            tls,
         }
     }
 }

@@ -7,7 +7,7 @@ use bytesize::ByteSize;
 use hdrhistogram::Histogram;
 
 use super::load::Finisher;
-use super::report::{self, FirstFins, Report};
+use super::report::{self, FirstFins, Handshakes, Report};
 use super::tally::Kind;
 use crate::output::{BAD, HEADING, count, thousands};
 
@@ -33,6 +33,9 @@ pub(super) fn page(report: &Report) -> String {
     if report.successful() > 0 {
         row(&mut page, "endings", &endings(report));
     }
+    if let Some(tls) = &report.tls {
+        row(&mut page, "handshakes", &handshakes(tls));
+    }
     let both = |sent, received| format!("{} sent, {} received", bytes(sent), bytes(received));
     row(&mut page, "bytes", &both(report.bytes_sent, report.bytes_received));
     let per_second = [report.bytes_sent_per_second, report.bytes_received_per_second].map(|rate| rate.round() as u64);
@@ -55,12 +58,21 @@ fn target(report: &Report) -> String {
 }
 
 fn connection(report: &Report) -> String {
+    if report.tls.is_some() { format!("TLS: {}", plain(report)) } else { plain(report) }
+}
+
+fn plain(report: &Report) -> String {
     let (asks, answers) = (bytes(report.request_bytes), bytes(report.answer_bytes));
     let checked = if report.content_checked { "" } else { " (only its length is checked)" };
     match report.first == report::first(Finisher::Client) {
         true => format!("send {asks}, finish, read {answers} to the end{checked}, close"),
         false => format!("send {asks}, read {answers} to the end{checked}, finish, close"),
     }
+}
+
+fn handshakes(tls: &Handshakes) -> String {
+    let resumed = if tls.resumption { format!(", {} of them resumed", thousands(tls.resumed)) } else { String::new() };
+    format!("{}{resumed}", thousands(tls.handshakes))
 }
 
 fn pace(report: &Report) -> String {

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::histogram;
 use super::load::{Finisher, Plan};
 use super::tally::{Kind, Tally};
+use crate::tls::Client;
 
 /// A load, and what it has cost.
 pub(super) struct Measured<'a> {
@@ -57,6 +58,8 @@ pub(super) struct Report {
     pub(super) bytes_received_per_second: f64,
     pub(super) server_cpu_us_per_connection: Option<f64>,
     pub(super) client_cpu_us_per_connection: Option<f64>,
+    /// `None` without TLS.
+    pub(super) tls: Option<Handshakes>,
     pub(super) in_flight: u64,
     pub(super) request_bytes: u64,
     pub(super) answer_bytes: u64,
@@ -85,6 +88,15 @@ pub(super) struct FirstFins {
     pub(super) local: u64,
     pub(super) peer: u64,
     pub(super) unknown: u64,
+}
+
+/// The handshakes of a load with TLS.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(super) struct Handshakes {
+    pub(super) handshakes: u64,
+    pub(super) resumed: u64,
+    /// Whether clients resumed sessions where the server permitted it.
+    pub(super) resumption: bool,
 }
 
 /// Microseconds. Null if no connection was successful.
@@ -148,6 +160,11 @@ impl Report {
             bytes_received_per_second: 0.0,
             server_cpu_us_per_connection: server_cpu,
             client_cpu_us_per_connection: client_cpu,
+            tls: tally.tls.map(|tls| Handshakes {
+                handshakes: tls.handshakes,
+                resumed: tls.resumed,
+                resumption: plan.tls.as_ref().is_some_and(Client::resumes),
+            }),
             in_flight: plan.in_flight as u64,
             request_bytes: plan.request_bytes,
             answer_bytes: plan.expected.bytes(),

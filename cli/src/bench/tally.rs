@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use finale::{ConnectionErrorKind, Ending, EndingKind, FirstFin};
+use finale::{ConnectionErrorKind, Ending, EndingKind, FirstFin, LayerErrorKind};
+use finale_tls::TlsMetrics;
 use hdrhistogram::Histogram;
 
 use crate::errors::Error;
@@ -18,6 +19,9 @@ pub(super) enum Kind {
     NoLocalAddress,
     OutOfResources,
     Aborted,
+    Handshake,
+    Truncated,
+    TlsError,
     TooShort,
     TooLong,
     WrongContent,
@@ -25,7 +29,7 @@ pub(super) enum Kind {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 14] = [
         Self::Refused,
         Self::Reset,
         Self::TimedOut,
@@ -33,6 +37,9 @@ impl Kind {
         Self::NoLocalAddress,
         Self::OutOfResources,
         Self::Aborted,
+        Self::Handshake,
+        Self::Truncated,
+        Self::TlsError,
         Self::TooShort,
         Self::TooLong,
         Self::WrongContent,
@@ -49,6 +56,9 @@ impl Kind {
             Self::NoLocalAddress => "no-local-address",
             Self::OutOfResources => "out-of-resources",
             Self::Aborted => "aborted",
+            Self::Handshake => "handshake",
+            Self::Truncated => "truncated",
+            Self::TlsError => "tls-error",
             Self::TooShort => "too-short",
             Self::TooLong => "too-long",
             Self::WrongContent => "wrong-content",
@@ -65,6 +75,9 @@ impl Kind {
             ConnectionErrorKind::NoLocalAddress => Self::NoLocalAddress,
             ConnectionErrorKind::OutOfResources => Self::OutOfResources,
             ConnectionErrorKind::Aborted => Self::Aborted,
+            ConnectionErrorKind::Layer(LayerErrorKind::Handshake | LayerErrorKind::HandshakeTimeout) => Self::Handshake,
+            ConnectionErrorKind::Layer(LayerErrorKind::Truncated) => Self::Truncated,
+            ConnectionErrorKind::Layer(_) => Self::TlsError,
             _ => Self::Other,
         }
     }
@@ -100,6 +113,8 @@ pub(super) struct Tally {
     pub(super) last_begun: Duration,
     /// What the first failure looked like.
     pub(super) first_failure: Option<String>,
+    /// What the handshakes were, with TLS.
+    pub(super) tls: Option<TlsMetrics>,
     /// A signal ended the run.
     pub(super) interrupted: bool,
     /// Connections in flight at that time.
@@ -132,6 +147,7 @@ impl Tally {
             never_begun: None,
             last_begun: Duration::ZERO,
             first_failure: None,
+            tls: None,
             interrupted: false,
             cut_off: 0,
             latency,

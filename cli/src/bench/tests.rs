@@ -57,6 +57,7 @@ fn plan(schedule: Schedule) -> Plan {
         expected: Expected::new(Source::Line, 64),
         first: Finisher::Client,
         timeout: Duration::from_secs(5),
+        tls: None,
     }
 }
 

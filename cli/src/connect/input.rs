@@ -5,7 +5,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync
 use std::thread;
 use std::time::Duration;
 
-use finale::{Backpressure, Socket, Waker};
+use finale::{Backpressure, Stream, Waker};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
@@ -55,19 +55,19 @@ impl Input {
     }
 
     /// The queue of the socket has room again.
-    pub(super) fn drained(&mut self, socket: &mut Socket<'_>) -> Result<(), Error> {
+    pub(super) fn drained(&mut self, socket: &mut impl Stream) -> Result<(), Error> {
         self.queue = Backpressure::Room;
         self.send(socket)
     }
 
     /// The peer has finished. It may still read.
-    pub(super) fn peer_finished(&mut self, socket: &mut Socket<'_>) -> Result<(), Error> {
+    pub(super) fn peer_finished(&mut self, socket: &mut impl Stream) -> Result<(), Error> {
         self.peer_has_finished = true;
         self.send(socket)
     }
 
     /// Writes what was read, until the queue is full. Ends our side when it is time for that.
-    pub(super) fn send(&mut self, socket: &mut Socket<'_>) -> Result<(), Error> {
+    pub(super) fn send(&mut self, socket: &mut impl Stream) -> Result<(), Error> {
         while self.queue == Backpressure::Room && !socket.end_called() {
             match self.found.try_recv() {
                 Ok(Found::Bytes(bytes)) => {

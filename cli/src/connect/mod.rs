@@ -11,14 +11,17 @@ use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use finale::lifecycle::State;
+use finale::net::Net;
 use finale::trace::Recorder;
-use finale::{Ending, Event, Socket, SocketId, Waker};
+use finale::{Ending, Event, Reactor, SocketId, Stream, Streams as _, Target, Waker};
+use finale_tls::{Tls, TlsSocket};
 use serde::Serialize;
 
 use crate::errors::Error;
 use crate::interrupt::Interrupt;
 use crate::limited::{self, Limits};
 use crate::output::{self, BAD, GOOD, printable, say};
+use crate::tls::{ClientTls, Negotiated};
 use crate::trace::{Ladder, Side};
 use crate::values;
 use input::Input;
@@ -35,6 +38,10 @@ use input::Input;
 ///
 /// SIGINT, SIGTERM and SIGHUP reset the connection, and the exit code is 130, 143 or 129. A second
 /// signal ends the process at once.
+///
+/// With --tls a line before the last one says what was negotiated, and what the server's
+/// certificate says. An ending is clean only if the server's stream ended with close_notify: a FIN
+/// or a reset without it is reported as truncated.
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = JSON_HELP)]
 pub(crate) struct ConnectOptions {
@@ -62,6 +69,8 @@ pub(crate) struct ConnectOptions {
     #[arg(short = 'm', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
     max_time: Option<Duration>,
+    #[command(flatten)]
+    tls: ClientTls,
     /// Print each event of the socket on stderr, and the address that is used
     #[arg(short, long)]
     verbose: bool,
@@ -91,7 +100,14 @@ The JSON object of --json:
   time_wait      which side keeps TIME_WAIT
   peer           the address of the peer, or null
   bytes_read, bytes_written, bytes_unsent
-  input_left     whether stdin had bytes that were not sent, or had not ended";
+  input_left     whether stdin had bytes that were not sent,
+                 or had not ended
+  tls            with --tls: version, cipher_suite, alpn,
+                 resumed, verified, certificate (subject,
+                 issuer, names, not_before, not_after, or
+                 null), and close_notify: whether the peer's
+                 has arrived; null without --tls and before
+                 the end of the handshake";
 
 /// What --trace keeps.
 const TRACE_ROWS: usize = 1000;
@@ -127,27 +143,34 @@ pub(crate) fn run(options: &ConnectOptions) -> Result<(), Error> {
     let stop = interrupt.as_fd().try_clone_to_owned();
     stop.and_then(|stop| limited::start(Limits { idle: options.idle(), deadline, stop: Some(stop) }))
         .map_err(|source| Error::io("set the limits of stdout", source))?;
-    let id = reactor
-        .connect(options.target.as_str(), options.for_reactor())
-        .map_err(|source| Error::Connect { target: options.target.clone(), source })?;
+    let (id, tls) = begin(options, &mut reactor)?;
     reactor.set_timer(SLOW);
-    let mut session = Session { options, id, waker, deadline, interrupt, is_interrupted: false, input: None };
-    while let Some((mut socket, event)) = reactor.next()? {
-        if options.verbose {
-            print_event(&event, &socket);
+    let mut session =
+        Session { options, id, waker, deadline, interrupt, is_interrupted: false, input: None, negotiated: None };
+    let ladder = |ending: &Ending| {
+        if options.trace {
+            let ladder = Ladder::of_one_side(Side::Client, &options.target, &recorder.records(), begun, ending);
+            Ladder { lost: recorder.lost(), ..ladder }.say();
         }
-        match event {
-            Event::Close(ending) => {
-                if options.trace {
-                    let ladder = Ladder::of_one_side(Side::Client, &options.target, &recorder.records(), begun, ending);
-                    Ladder { lost: recorder.lost(), ..ladder }.say();
-                }
-                return session.report(ending);
-            }
-            event => session.handle(&mut socket, event),
-        }
+    };
+    session.run(&mut reactor, tls, &ladder)
+}
+
+/// Begins the connection.
+fn begin<N: Net>(options: &ConnectOptions, reactor: &mut Reactor<N>) -> Result<(SocketId, Option<Tls>), Error> {
+    let failed = |source| Error::Connect { target: options.target.clone(), source };
+    let Some(client) = options.tls.open(&options.target, false)? else {
+        let id = reactor.connect(options.target.as_str(), options.for_reactor()).map_err(failed)?;
+        return Ok((id, None));
+    };
+    let target = Target::try_from(options.target.as_str()).map_err(failed)?;
+    let mut tls = Tls::new();
+    if options.timeout.is_some() {
+        tls.set_handshake_timeout(options.timeout);
     }
-    Ok(())
+    client.connect_to(&mut tls, target.clone())?;
+    let id = tls.context(reactor.context()).connect(target, options.for_reactor()).map_err(failed)?;
+    Ok((id, Some(tls)))
 }
 
 /// One connection.
@@ -160,10 +183,58 @@ struct Session<'a> {
     interrupt: Interrupt,
     is_interrupted: bool,
     input: Option<Input>,
+    /// What the handshake has brought, and whether the peer's close_notify has arrived.
+    negotiated: Option<(Negotiated, bool)>,
 }
 
 impl Session<'_> {
-    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+    /// Until the connection has ended. `ladder` prints what was recorded.
+    fn run<N: Net>(
+        &mut self,
+        reactor: &mut Reactor<N>,
+        mut tls: Option<Tls>,
+        ladder: &dyn Fn(&Ending),
+    ) -> Result<(), Error> {
+        while let Some((mut socket, event)) = reactor.next()? {
+            let ended = match &mut tls {
+                None => self.handle(&mut socket, event),
+                Some(tls) => {
+                    let (mut events, mut ended) = (tls.handle(&mut socket, event), None);
+                    while let Some((mut stream, event)) = events.next() {
+                        self.note(&stream, &event);
+                        ended = ended.or(self.handle(&mut stream, event));
+                    }
+                    ended
+                }
+            };
+            if let Some(ending) = ended {
+                ladder(&ending);
+                return self.report(&ending);
+            }
+        }
+        Ok(())
+    }
+
+    /// What only a TLS stream has.
+    fn note(&mut self, stream: &TlsSocket<'_>, event: &Event<'_>) {
+        match (event, stream.handshake(), &mut self.negotiated) {
+            (Event::Ready, Some(handshake), _) => {
+                let negotiated = Negotiated::of(handshake, self.options.tls.verifies());
+                if self.options.verbose {
+                    say(format_args!("handshake, {negotiated}"));
+                }
+                self.negotiated = Some((negotiated, false));
+            }
+            (Event::End, _, Some((_, has_ended))) => *has_ended = true,
+            _ => {}
+        }
+    }
+
+    /// Returns the ending at the last event.
+    fn handle(&mut self, socket: &mut impl Stream, event: Event<'_>) -> Option<Ending> {
+        if self.options.verbose {
+            print_event(&event, socket);
+        }
         match event {
             // Not earlier: if the connection is refused, stdin stays unread.
             Event::Ready => {
@@ -174,7 +245,7 @@ impl Session<'_> {
                 // The wake of the signal follows. It resets the connection.
                 Err(_) if self.interrupt.signal().is_some() => {}
                 // The deadline of the socket is due, too, and names the cause.
-                Err(error @ Error::Stdout(_)) if self.deadline.is_some_and(|deadline| socket.now() >= deadline) => {
+                Err(error @ Error::Stdout(_)) if self.is_overdue(socket) => {
                     output::error(format_args!("{error}"));
                     socket.pause();
                 }
@@ -188,25 +259,28 @@ impl Session<'_> {
                 }
             }
             Event::Timer(_) => {
-                if let Some(socket) = socket.get(self.id) {
-                    self.say_that_it_connects(&socket);
+                if let Some(mut socket) = socket.get(self.id) {
+                    self.say_that_it_connects(&mut socket);
                 }
             }
             Event::Timeout => {
                 output::error(format_args!("{}: no byte moved for the idle time, resetting it", self.options.target));
                 socket.destroy();
             }
+            Event::Close(ending) => return Some(ending.clone()),
             _ => {}
         }
+        None
+    }
+
+    /// Whether `--max-time` is over.
+    fn is_overdue(&self, socket: &mut impl Stream) -> bool {
+        self.deadline.is_some_and(|deadline| socket.socket().now() >= deadline)
     }
 
     /// Stdin has something, or the socket takes more of it. After a signal nothing more is sent: the
     /// end of stdin may be that of a producer which the same signal has ended.
-    fn with_input(
-        &mut self,
-        socket: &mut Socket<'_>,
-        call: impl FnOnce(&mut Input, &mut Socket<'_>) -> Result<(), Error>,
-    ) {
+    fn with_input<S: Stream>(&mut self, socket: &mut S, call: impl FnOnce(&mut Input, &mut S) -> Result<(), Error>) {
         if socket.destroy_called() {
             return; // An error was reported. Input that is left is reported with the ending.
         }
@@ -223,11 +297,12 @@ impl Session<'_> {
     }
 
     /// Programs that read --json expect one line.
-    fn say_that_it_connects(&self, socket: &Socket<'_>) {
+    fn say_that_it_connects(&self, socket: &mut impl Stream) {
         if self.options.quiet || self.options.json {
             return;
         }
-        if let Some(what) = what_lasts(socket.state(), socket.peer_addr()) {
+        let (state, addr, tcp) = (socket.state(), socket.socket().peer_addr(), socket.socket().state());
+        if let Some(what) = what_lasts(state, tcp, addr) {
             say(format_args!("finale: {}: {what}", printable(&self.options.target)));
         }
     }
@@ -242,9 +317,20 @@ impl Session<'_> {
                 "{target}: the server finished before the end of stdin; what was left was not sent"
             ));
         }
+        if let Some((negotiated, has_ended)) = &self.negotiated
+            && !options.json
+            && !options.quiet
+        {
+            let end = if *has_ended { "ended by close_notify" } else { "no close_notify" };
+            say(format_args!("finale: {}: {}; {end}", printable(target), printable(&negotiated.to_string())));
+        }
         if options.json {
             let (acknowledged, time_wait) = (ending.is_acknowledged(), ending.time_wait());
-            let object = output::json(&Report { target, clean, acknowledged, time_wait, ending, input_left })?;
+            let tls = self
+                .negotiated
+                .as_ref()
+                .map(|(negotiated, close_notify)| TlsReport { negotiated, close_notify: *close_notify });
+            let object = output::json(&Report { target, clean, acknowledged, time_wait, ending, input_left, tls })?;
             say(format_args!("{object}"));
         } else if !clean {
             say(format_args!("{BAD}finale:{BAD:#} {}: {ending}", printable(target)));
@@ -261,7 +347,7 @@ impl Session<'_> {
 }
 
 /// Resets a connection whose bytes are lost on our side: a FIN would claim that all went well.
-fn or_destroy(result: Result<(), Error>, socket: &mut Socket<'_>) {
+fn or_destroy(result: Result<(), Error>, socket: &mut impl Stream) {
     if let Err(error) = result {
         output::error(format_args!("{error}"));
         socket.destroy();
@@ -269,8 +355,9 @@ fn or_destroy(result: Result<(), Error>, socket: &mut Socket<'_>) {
 }
 
 /// What is not done yet, before it is connected.
-fn what_lasts(state: State, addr: Option<SocketAddr>) -> Option<String> {
+fn what_lasts(state: State, tcp: State, addr: Option<SocketAddr>) -> Option<String> {
     match (state, addr) {
+        (State::Connecting, _) if tcp != State::Connecting => Some("still in the TLS handshake".into()),
         (State::Created | State::Resolving, _) => Some("the name is still looked up".into()),
         (State::Connecting, Some(addr)) => Some(format!("still connecting to {addr}")),
         (State::Connecting, None) => Some("still connecting".into()),
@@ -278,8 +365,8 @@ fn what_lasts(state: State, addr: Option<SocketAddr>) -> Option<String> {
     }
 }
 
-fn print_event(event: &Event<'_>, socket: &Socket<'_>) {
-    match (event, socket.peer_addr()) {
+fn print_event(event: &Event<'_>, socket: &mut impl Stream) {
+    match (event, socket.socket().peer_addr()) {
         // The ending follows as the last line.
         (Event::Close(_), _) => say(format_args!("close")),
         // Of a name with several addresses, the one that is used.
@@ -299,6 +386,14 @@ struct Report<'a> {
     #[serde(flatten)]
     ending: &'a Ending,
     input_left: bool,
+    tls: Option<TlsReport<'a>>,
+}
+
+#[derive(Serialize)]
+struct TlsReport<'a> {
+    #[serde(flatten)]
+    negotiated: &'a Negotiated,
+    close_notify: bool,
 }
 
 #[cfg(test)]
@@ -316,7 +411,9 @@ mod tests {
             (State::Open, addr, None),
             (State::TimedOut, addr, None),
         ] {
-            assert_eq!(what_lasts(state, addr).as_deref(), line, "{state:?}");
+            assert_eq!(what_lasts(state, state, addr).as_deref(), line, "{state:?}");
         }
+        let in_handshake = what_lasts(State::Connecting, State::Open, addr);
+        assert_eq!(in_handshake.as_deref(), Some("still in the TLS handshake"));
     }
 }

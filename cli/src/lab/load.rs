@@ -119,13 +119,13 @@ impl Load {
     pub(super) fn start(&self, plan: Plan) -> Answer {
         let mut shared = lock(&self.shared);
         if shared.view.is_running {
-            return Answer::failed("409 Conflict", "a load is running; stop it first");
+            return Answer::failed(409, "a load is running; stop it first");
         }
         // Without enough of them the clients have all, the server accepts none, and neither ends.
         if allow_descriptors(2 * plan.connections + FOR_THE_PAGE).is_err() {
             let count = plan.connections;
             let why = format!("connections: {count} need more descriptors than the lab may have (ulimit -Hn)");
-            return Answer::failed("400 Bad Request", why);
+            return Answer::failed(400, why);
         }
         *shared = Shared { view: View { is_running: true, ..View::default() }, seen: Some(Instant::now()) };
         drop(shared);
@@ -139,7 +139,7 @@ impl Load {
         });
         if let Err(error) = started {
             lock(&self.shared).view.is_running = false;
-            return Answer::failed("500 Internal Server Error", format!("can't start a thread: {error}"));
+            return Answer::failed(500, format!("can't start a thread: {error}"));
         }
         Answer::json(&self.view())
     }
@@ -311,8 +311,8 @@ mod tests {
     fn a_load_runs_and_stops_when_it_is_asked_to() {
         let load = Load::default();
         let plan = Plan::parse(|_| None).expect("there are defaults");
-        assert_eq!(load.start(plan).status, "200 OK");
-        assert_eq!(load.start(plan).status, "409 Conflict");
+        assert_eq!(load.start(plan).status, 200);
+        assert_eq!(load.start(plan).status, 409);
         let guard = Instant::now();
         while load.view().closed == 0 {
             assert!(guard.elapsed() < Duration::from_secs(60), "{:?}", load.view());

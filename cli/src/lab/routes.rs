@@ -68,13 +68,13 @@ impl Routes {
             (false, "/") => Answer::ok("text/html; charset=utf-8", include_str!("lab.html")),
             (false, "/lab.css") => Answer::ok("text/css; charset=utf-8", style()),
             (false, "/lab.js") => Answer::ok("text/javascript; charset=utf-8", include_str!("lab.js")),
-            (false, "/favicon.ico") => Answer { status: "204 No Content", kind: "image/x-icon", body: Vec::new() },
+            (false, "/favicon.ico") => Answer { status: 204, kind: "image/x-icon", body: Vec::new() },
             (false, "/api/scenarios") => Answer::ok("application/json", self.scenarios.clone()),
             (false, "/api/states") => match query("view").as_deref() {
                 Some("client") => Answer::ok("image/svg+xml", bare(View::Client)),
                 Some("server") => Answer::ok("image/svg+xml", bare(View::Server)),
                 None => Answer::json(&states::objects()),
-                Some(_) => Answer::failed("400 Bad Request", "view is client or server"),
+                Some(_) => Answer::failed(400, "view is client or server"),
             },
             (false, "/api/run") => return self.run(id, query("script"), simulated, |routes| &routes.runs),
             (false, "/api/test") => return self.run(id, query("script"), test, |routes| &routes.runs),
@@ -82,14 +82,14 @@ impl Routes {
             (false, "/api/load") => Answer::json(&self.load.view()),
             (true, "/api/load") => match Plan::parse(query) {
                 Ok(plan) => self.load.start(plan),
-                Err(why) => Answer::failed("400 Bad Request", why),
+                Err(why) => Answer::failed(400, why),
             },
             (true, "/api/load/stop") => {
                 self.load.stop();
                 Answer::json(&self.load.view())
             }
-            (true, _) => Answer::failed("405 Method Not Allowed", "this is no place to POST to"),
-            (false, _) => Answer::failed("404 Not Found", "there is no such page"),
+            (true, _) => Answer::failed(405, "this is no place to POST to"),
+            (false, _) => Answer::failed(404, "there is no such page"),
         })
     }
 
@@ -101,10 +101,10 @@ impl Routes {
         workers: fn(&Self) -> &Workers,
     ) -> Reply {
         let Some(script) = script else {
-            return Reply::Now(Answer::failed("400 Bad Request", "script is missing: ?script=client+connect"));
+            return Reply::Now(Answer::failed(400, "script is missing: ?script=client+connect"));
         };
         let script = script.into_owned();
-        let refused = |error: Error| Answer::failed("400 Bad Request", error.to_string());
+        let refused = |error: Error| Answer::failed(400, error.to_string());
         let work = move || Script::parse(&script).and_then(|script| job(&script)).unwrap_or_else(refused);
         if self.pending == MOST_JOBS {
             return Reply::Now(workers::busy());

@@ -40,13 +40,13 @@ impl Workers {
     pub(super) fn take(&self, id: SocketId, job: impl FnOnce() -> Answer + Send + 'static) -> Result<(), Answer> {
         self.jobs.try_send((id, Box::new(job))).map_err(|refused| match refused {
             TrySendError::Full(_) => busy(),
-            TrySendError::Disconnected(_) => Answer::failed("500 Internal Server Error", "its threads have ended"),
+            TrySendError::Disconnected(_) => Answer::failed(500, "its threads have ended"),
         })
     }
 }
 
 pub(super) fn busy() -> Answer {
-    Answer::failed("503 Service Unavailable", "the lab is busy; try again")
+    Answer::failed(503, "the lab is busy; try again")
 }
 
 fn work(waits: &Mutex<Receiver<Job>>, answers: &Sender<Answered>) {
@@ -55,9 +55,7 @@ fn work(waits: &Mutex<Receiver<Job>>, answers: &Sender<Answered>) {
         let job = waits.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((id, job)) = job else { return };
         let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(job));
-        let answer = answer.unwrap_or_else(|_| {
-            Answer::failed("500 Internal Server Error", "the run panicked; please report the link")
-        });
+        let answer = answer.unwrap_or_else(|_| Answer::failed(500, "the run panicked; please report the link"));
         // Without a reactor no client waits for it.
         if answers.send((id, answer)).is_err() {
             return;

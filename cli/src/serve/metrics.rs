@@ -1,8 +1,12 @@
 //! SIGUSR1: the metrics of all shards, as one sum.
 
+use std::fmt;
 use std::sync::mpsc;
 
 use finale::{Metrics, Sender};
+use finale_tls::{Tls, TlsMetrics};
+use serde::Serialize;
+use serde::ser::{SerializeStruct as _, Serializer};
 
 use crate::output;
 use crate::signals::SignalCount;
@@ -10,15 +14,62 @@ use crate::signals::SignalCount;
 /// Requests that one shard can have queued. Further ones are dropped.
 pub(super) const REQUESTS: usize = 16;
 
+/// Where a shard sends its metrics.
+pub(super) type Request = mpsc::Sender<Counts>;
+
+/// The metrics of one shard, or their sum.
+#[derive(Debug, Serialize)]
+pub(super) struct Counts {
+    #[serde(flatten)]
+    reactor: Metrics,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(serialize_with = "tls_object")]
+    tls: Option<TlsMetrics>,
+}
+
+/// The names are stable: programs read them.
+fn tls_object<S: Serializer>(tls: &Option<TlsMetrics>, serializer: S) -> Result<S::Ok, S::Error> {
+    let counts = tls.unwrap_or_default();
+    let mut object = serializer.serialize_struct("tls", 5)?;
+    object.serialize_field("handshakes", &counts.handshakes)?;
+    object.serialize_field("resumed", &counts.resumed)?;
+    object.serialize_field("failed_handshakes", &counts.failed_handshakes)?;
+    object.serialize_field("truncated", &counts.truncated)?;
+    object.serialize_field("failed", &counts.failed)?;
+    object.end()
+}
+
+/// One line per number, with its name.
+impl fmt::Display for Counts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reactor.fmt(f)?;
+        self.tls.as_ref().map_or(Ok(()), |tls| tls.fmt(f))
+    }
+}
+
+impl Counts {
+    pub(super) fn new(reactor: Metrics, tls: Option<&Tls>) -> Self {
+        Self { reactor, tls: tls.map(Tls::metrics) }
+    }
+
+    fn add(mut self, other: &Self) -> Self {
+        self.reactor += &other.reactor;
+        if let (Some(ours), Some(theirs)) = (&mut self.tls, &other.tls) {
+            *ours += theirs;
+        }
+        self
+    }
+}
+
 /// Requests the metrics of all shards.
 pub(super) struct MetricsRequests {
     signals: SignalCount,
-    shards: Vec<Sender<mpsc::Sender<Metrics>>>,
+    shards: Vec<Sender<Request>>,
     json: bool,
 }
 
 impl MetricsRequests {
-    pub(super) const fn new(signals: SignalCount, shards: Vec<Sender<mpsc::Sender<Metrics>>>, json: bool) -> Self {
+    pub(super) const fn new(signals: SignalCount, shards: Vec<Sender<Request>>, json: bool) -> Self {
         Self { signals, shards, json }
     }
 
@@ -31,10 +82,7 @@ impl MetricsRequests {
         let requested = self.shards.iter().filter(|shard| shard.send(sender.clone()).is_ok()).count();
         // A shard that ends now drops its copy of the sender, which ends the wait for it.
         drop(sender);
-        let sum = metrics.iter().take(requested).reduce(|mut sum, more| {
-            sum += &more;
-            sum
-        });
+        let sum = metrics.iter().take(requested).reduce(|sum: Counts, more| sum.add(&more));
         match sum {
             Some(sum) if self.json => match output::json(&sum) {
                 Ok(text) => output::say(format_args!("{text}")),

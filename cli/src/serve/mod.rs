@@ -37,10 +37,10 @@ use manager::Manager;
 use metrics::MetricsRequests;
 pub(crate) use options::{Closing, ServeOptions, Service};
 use restart::{Restart, Restarted};
-use service::Handler;
+use service::{Handler, Work};
 pub(crate) use service::{LINE, REQUEST_LIMIT_BYTES};
 use shards::Running;
-use sockets::Sockets;
+use sockets::{Listening, Sockets};
 use stopping::Stopping;
 use terminal::Terminal;
 
@@ -62,10 +62,11 @@ fn serve<N: Net + Send + 'static>(
         .map_err(|error| Error::io("start a thread for the log", error))?;
     let terminal = Terminal::at_start();
     let listen = listen_options(options);
+    let tls = options.tls.open()?;
     let sockets = Sockets::open(options)?;
     let recorders: Vec<_> = (0..options.shards).map(|_| ladder::recorder(options.trace)).collect();
     let mut reactors = recorders.iter().map(reactor).collect::<Result<Vec<_>, _>>()?;
-    let addresses = sockets.listen(&mut reactors, &listen)?;
+    let Listening { addresses, listeners } = sockets.listen(&mut reactors, &listen)?;
     let (requests, inboxes): (Vec<_>, Vec<_>) = reactors.iter().map(|reactor| reactor.inbox(metrics::REQUESTS)).unzip();
     let control = Reactor::new()?;
     // Before the first line: its reader may send a signal at once.
@@ -79,11 +80,15 @@ fn serve<N: Net + Send + 'static>(
     }
     let live = Arc::new(AtomicUsize::new(0));
     let (shards, stopper) = Shard::group(reactors);
-    let handlers = recorders.into_iter().map(|recorder| Handler::new(options, &live, recorder)).zip(inboxes);
+    let mut work = Vec::new();
+    for ((recorder, requests), listeners) in recorders.into_iter().zip(inboxes).zip(&listeners) {
+        let tls = tls.as_ref().map(|tls| tls.accept_on(listeners)).transpose()?;
+        work.push(Work { handler: Handler::new(options, &live, recorder), tls, requests });
+    }
     let (addresses_are_known, manager) = (sockets.are_inherited(), Manager::from_env());
     // Before clients take the descriptors that a restart needs.
-    let mut restart = Restart::new(sockets, &manager, &terminal, options.quiet);
-    let running = Running::start(shards.into_iter().zip(handlers).collect(), &stopper, &control)?;
+    let mut restart = Restart::new(sockets, tls, &manager, &terminal, options.quiet);
+    let running = Running::start(shards.into_iter().zip(work).collect(), &stopper, &control)?;
     announce(&addresses, addresses_are_known)?;
     match restart.take_over() {
         // It makes this process the service.

@@ -6,6 +6,7 @@ use clap::ValueEnum;
 use finale::CloseMode;
 
 use crate::errors::Error;
+use crate::tls::ServerTls;
 use crate::values;
 
 /// A server that reads to the client's FIN, answers and ends
@@ -92,6 +93,8 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = values::duration)]
     #[arg(allow_hyphen_values = true)]
     pub(super) drain_delay: Duration,
+    #[command(flatten)]
+    pub(super) tls: ServerTls,
     /// Print metrics as JSON, one object on one line
     #[arg(long)]
     pub(super) json: bool,

@@ -15,12 +15,14 @@ use super::sockets::Sockets;
 use super::successor::{Reserve, Successor, own_path};
 use super::terminal::Terminal;
 use crate::output::{self, count};
+use crate::tls::Served;
 
 /// Restarts on request.
 pub(super) struct Restart {
     /// The program to start, or why there is none.
     program: Result<PathBuf, String>,
     sockets: Sockets,
+    tls: Option<Served>,
     /// `None` if there were not enough descriptors.
     reserve: Option<Reserve>,
     successor: Option<Successor>,
@@ -37,11 +39,17 @@ pub(super) enum Restarted {
 }
 
 impl Restart {
-    pub(super) fn new(sockets: Sockets, manager: &Manager, terminal: &Terminal, quiet: bool) -> Self {
+    pub(super) fn new(
+        sockets: Sockets,
+        tls: Option<Served>,
+        manager: &Manager,
+        terminal: &Terminal,
+        quiet: bool,
+    ) -> Self {
         let program =
             own_path().and_then(|path| refusal(manager, terminal).map_or(Ok(path), |why| Err(why.to_owned())));
         let reserve = Reserve::new(&sockets).ok();
-        Self { program, sockets, reserve, successor: None, ending: None, quiet }
+        Self { program, sockets, tls, reserve, successor: None, ending: None, quiet }
     }
 
     /// This process serves. Returns the process in whose place it does, if there is one.
@@ -49,17 +57,25 @@ impl Restart {
         self.sockets.take_over()
     }
 
-    /// Starts the new process, unless one is starting already.
+    /// Reads the certificate again and starts the new process, unless one is starting already. The
+    /// certificate is that of this process, too: the new one may be refused, or fail.
     pub(super) fn begin(&mut self, control: &Reactor, manager: &Manager) {
         if self.successor.is_some() {
             return self.say("restarting already: the new process has not reported yet");
         }
         // Each of these ends with READY=1, also if it fails.
         manager.reloading();
-        match self.start(control) {
+        match self.reload().and_then(|()| self.start(control)) {
             Ok(successor) => self.successor = Some(successor),
             Err(why) => Self::refuse(manager, &why),
         }
+    }
+
+    fn reload(&self) -> Result<(), String> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        tls.reload().map_err(|error| format!("{error}; the certificate stays the one before"))?;
+        self.say(&format!("read {} again, for the next handshakes", tls.certificate().display()));
+        Ok(())
     }
 
     fn start(&mut self, control: &Reactor) -> Result<Successor, String> {

@@ -6,14 +6,15 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use finale::net::Net;
 use finale::trace::Recorder;
-use finale::{Backpressure, Event, Inbox, Metrics, Shard, Socket, SocketId, SocketMap};
+use finale::{Backpressure, Event, Inbox, Shard, SocketId, SocketMap, Stream};
+use finale_tls::Tls;
 
 use super::ladder;
+use super::metrics::{Counts, Request};
 use super::options::{ServeOptions, Service};
 use super::proxy_header::{self, NoHeader};
 
@@ -58,19 +59,25 @@ impl Warnings {
     }
 }
 
+/// What one shard does.
+pub(super) struct Work {
+    pub(super) handler: Handler,
+    /// The sessions, if connections have TLS.
+    pub(super) tls: Option<Tls>,
+    /// Requests for its metrics.
+    pub(super) requests: Inbox<Request>,
+}
+
 /// Serves until the shard stops, and answers requests for its metrics.
-pub(super) fn run<N: Net>(
-    mut shard: Shard<N>,
-    mut handler: Handler,
-    mut requests: Inbox<mpsc::Sender<Metrics>>,
-) -> Result<(), finale::Error> {
+pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale::Error> {
+    let Work { mut handler, mut tls, mut requests } = work;
     let mut is_stopping = false;
     while let Some((mut socket, event)) = shard.next()? {
         match event {
             Event::Woken => {
                 while let Some(answer) = requests.take() {
                     // The receiver may be gone.
-                    let _ = answer.send(shard.reactor().metrics());
+                    let _ = answer.send(Counts::new(shard.reactor().metrics(), tls.as_ref()));
                 }
                 if shard.is_stopping() && !std::mem::replace(&mut is_stopping, true) {
                     handler.name_clients();
@@ -79,7 +86,15 @@ pub(super) fn run<N: Net>(
             Event::AcceptFailed(_, error) => {
                 handler.warnings.warn(format_args!("accept failed, and will be retried: {error}"));
             }
-            event => handler.serve(&mut socket, event),
+            event => match &mut tls {
+                None => handler.serve(&mut socket, event),
+                Some(tls) => {
+                    let mut events = tls.handle(&mut socket, event);
+                    while let Some((mut stream, event)) = events.next() {
+                        handler.serve(&mut stream, event);
+                    }
+                }
+            },
         }
     }
     Ok(())
@@ -144,24 +159,24 @@ impl Handler {
     }
 
     /// A refused write ends its connection, and not the server.
-    fn serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+    fn serve(&mut self, socket: &mut impl Stream, event: Event<'_>) {
         if let Err(error) = self.try_serve(socket, event) {
             log::debug!("{}: {error}", socket.id());
             socket.destroy();
         }
     }
 
-    fn try_serve(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), finale::Error> {
+    fn try_serve(&mut self, socket: &mut impl Stream, event: Event<'_>) -> Result<(), finale::Error> {
         let id = socket.id();
         match event {
             Event::Connection => {
                 self.live.fetch_add(1, Ordering::Relaxed);
                 let header = self.has_header.then(Vec::new);
-                let addr = socket.peer_addr();
+                let addr = socket.socket().peer_addr();
                 let (request, left_bytes, reason) = (Vec::new(), 0, None);
                 self.clients.insert(id, Client { id, addr, header, header_bytes: 0, request, left_bytes, reason });
                 if self.has_header {
-                    socket.set_deadline(HEADER_LIMIT);
+                    socket.socket().set_deadline(HEADER_LIMIT);
                 } else {
                     self.answer_if_due(socket)?;
                 }
@@ -192,7 +207,7 @@ impl Handler {
     }
 
     /// What the service does with the client's bytes.
-    fn answer_event(&mut self, socket: &mut Socket<'_>, event: Event<'_>) -> Result<(), finale::Error> {
+    fn answer_event(&mut self, socket: &mut impl Stream, event: Event<'_>) -> Result<(), finale::Error> {
         match (self.service, event) {
             (Service::Upper, Event::Data(bytes)) => self.collect(socket, bytes),
             (Service::Upper, Event::End) => {
@@ -222,7 +237,7 @@ impl Handler {
     }
 
     /// The bytes after the header are the client's.
-    fn take_header(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
+    fn take_header(&mut self, socket: &mut impl Stream, bytes: &[u8]) -> Result<(), finale::Error> {
         let Some(client) = self.clients.get_mut(socket.id()) else { return Ok(()) };
         let mut header = client.header.take().unwrap_or_default();
         header.extend_from_slice(bytes);
@@ -230,7 +245,7 @@ impl Handler {
             Ok(Some(parsed)) => {
                 client.addr = parsed.client.or(client.addr);
                 client.header_bytes = parsed.bytes as u64;
-                socket.set_deadline(None);
+                socket.socket().set_deadline(None);
                 self.answer_if_due(socket)?;
                 match &header[parsed.bytes..] {
                     [] => Ok(()),
@@ -248,14 +263,14 @@ impl Handler {
         }
     }
 
-    fn without_header(&mut self, socket: &mut Socket<'_>) {
+    fn without_header(&mut self, socket: &mut impl Stream) {
         if let Some(client) = self.clients.get(socket.id()) {
             self.warnings.warn(format_args!("{client}: the connection begins without a PROXY header, resetting it"));
         }
         self.reset(socket, "no PROXY header");
     }
 
-    fn reset(&mut self, socket: &mut Socket<'_>, reason: &'static str) {
+    fn reset(&mut self, socket: &mut impl Stream, reason: &'static str) {
         if let Some(client) = self.clients.get_mut(socket.id()) {
             client.reason = Some(reason);
         }
@@ -273,7 +288,7 @@ impl Handler {
         }
     }
 
-    fn collect(&mut self, socket: &mut Socket<'_>, bytes: &[u8]) {
+    fn collect(&mut self, socket: &mut impl Stream, bytes: &[u8]) {
         let Some(client) = self.clients.get_mut(socket.id()) else { return };
         if client.request.len() + bytes.len() <= REQUEST_LIMIT_BYTES {
             client.request.extend_from_slice(bytes);
@@ -286,7 +301,7 @@ impl Handler {
     }
 
     /// Answers a client that has sent enough, if it has no answer yet.
-    fn answer_if_due(&mut self, socket: &mut Socket<'_>) -> Result<(), finale::Error> {
+    fn answer_if_due(&mut self, socket: &mut impl Stream) -> Result<(), finale::Error> {
         let enough = self.after_bytes.is_some_and(|after_bytes| self.bytes_read(socket) >= after_bytes);
         if enough && !self.has_begun_to_answer(socket) {
             self.answer(socket, self.answer_bytes)?;
@@ -295,24 +310,24 @@ impl Handler {
     }
 
     /// Without the header.
-    fn bytes_read(&self, socket: &Socket<'_>) -> u64 {
+    fn bytes_read(&self, socket: &impl Stream) -> u64 {
         let header_bytes = self.clients.get(socket.id()).map_or(0, |client| client.header_bytes);
         socket.bytes_read().saturating_sub(header_bytes)
     }
 
     /// A client that has finished before its request was complete gets no answer.
-    fn without_request(&self, socket: &mut Socket<'_>) {
+    fn without_request(&self, socket: &mut impl Stream) {
         if !self.has_begun_to_answer(socket) {
             socket.end();
         }
     }
 
-    fn has_begun_to_answer(&self, socket: &Socket<'_>) -> bool {
+    fn has_begun_to_answer(&self, socket: &impl Stream) -> bool {
         socket.end_called() || self.clients.get(socket.id()).is_some_and(|client| client.left_bytes > 0)
     }
 
     /// Writes until the queue is full or the answer is complete. Only the rest is remembered.
-    fn answer(&mut self, socket: &mut Socket<'_>, mut left_bytes: u64) -> Result<(), finale::Error> {
+    fn answer(&mut self, socket: &mut impl Stream, mut left_bytes: u64) -> Result<(), finale::Error> {
         while left_bytes > 0 {
             let now = usize::try_from(left_bytes).unwrap_or(usize::MAX).min(self.piece.len());
             let queue = socket.write_owned(&self.piece[..now])?;
@@ -330,7 +345,7 @@ impl Handler {
 }
 
 /// Stops reading while the client does not read its echo.
-fn echo(socket: &mut Socket<'_>, bytes: &[u8]) -> Result<(), finale::Error> {
+fn echo(socket: &mut impl Stream, bytes: &[u8]) -> Result<(), finale::Error> {
     if socket.write(bytes)? == Backpressure::Full {
         socket.pause();
     }

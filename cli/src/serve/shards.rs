@@ -1,11 +1,9 @@
 //! The shards at work, and how each of them ends.
 
-use std::sync::mpsc;
-
 use finale::net::Net;
-use finale::{Inbox, Metrics, Reactor, Shard, ShardEnd, ShardStopper, Shards};
+use finale::{Reactor, Shard, ShardEnd, ShardStopper, Shards};
 
-use super::service::{self, Handler};
+use super::service::{self, Work};
 use crate::errors::Error;
 use crate::output;
 
@@ -17,19 +15,15 @@ pub(super) struct Running {
     has_failed: bool,
 }
 
-/// A shard, its service, and the requests for its metrics.
-type Part<N> = (Shard<N>, (Handler, Inbox<mpsc::Sender<Metrics>>));
-
 impl Running {
     /// Starts a thread for each. `control` is woken when one ends.
     pub(super) fn start<N: Net + Send + 'static>(
-        parts: Vec<Part<N>>,
+        parts: Vec<(Shard<N>, Work)>,
         stopper: &ShardStopper,
         control: &Reactor,
     ) -> Result<Self, Error> {
         let left = parts.len();
-        let run = |shard, (handler, inbox)| service::run(shard, handler, inbox);
-        Ok(Self::new(Shards::run(parts, stopper.clone(), run)?, left, control))
+        Ok(Self::new(Shards::run(parts, stopper.clone(), service::run)?, left, control))
     }
 
     fn new(shards: Shards, left: usize, control: &Reactor) -> Self {

@@ -10,7 +10,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 
 use finale::net::Net;
-use finale::{BoundAddr, ListenOptions, OsError, Reactor, Target, UnixAddr};
+use finale::{BoundAddr, ListenOptions, ListenerId, OsError, Reactor, Target, UnixAddr};
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::defer_accept;
@@ -30,6 +30,14 @@ pub(super) struct Sockets {
     /// Until this process serves.
     predecessor: Option<Predecessor>,
     inherited: bool,
+}
+
+/// Where all reactors listen.
+pub(super) struct Listening {
+    /// As text, each once.
+    pub(super) addresses: Vec<String>,
+    /// Those of each reactor.
+    pub(super) listeners: Vec<Vec<ListenerId>>,
 }
 
 impl Sockets {
@@ -62,22 +70,23 @@ impl Sockets {
     }
 
     /// Gives each reactor its share of the sockets. With fewer sockets than reactors, some reactors
-    /// share one. Returns the addresses as text.
+    /// share one.
     pub(super) fn listen<N: Net>(
         &self,
         reactors: &mut [Reactor<N>],
         options: &ListenOptions,
-    ) -> Result<Vec<String>, Error> {
+    ) -> Result<Listening, Error> {
         let count = reactors.len();
-        let mut addresses: Vec<String> = Vec::new();
+        let mut listening = Listening { addresses: Vec::new(), listeners: vec![Vec::new(); count] };
         for slot in 0..self.sockets.len().max(count) {
             let socket = &self.sockets[slot % self.sockets.len()];
-            let address = listen_on(socket, &mut reactors[slot % count], options)?;
-            if !addresses.contains(&address) {
-                addresses.push(address);
+            let (address, listener) = listen_on(socket, &mut reactors[slot % count], options)?;
+            listening.listeners[slot % count].push(listener);
+            if !listening.addresses.contains(&address) {
+                listening.addresses.push(address);
             }
         }
-        Ok(addresses)
+        Ok(listening)
     }
 
     /// This process serves: it has to remove the predecessor's socket file. Returns the
@@ -132,15 +141,20 @@ fn warn_of_options(options: &ServeOptions) {
     }
 }
 
-fn listen_on<N: Net>(socket: &Socket, reactor: &mut Reactor<N>, options: &ListenOptions) -> Result<String, Error> {
+fn listen_on<N: Net>(
+    socket: &Socket,
+    reactor: &mut Reactor<N>,
+    options: &ListenOptions,
+) -> Result<(String, ListenerId), Error> {
     let copied = |error| Error::io("copy a descriptor", error);
     let name = name_of(&socket.local_addr().map_err(copied)?);
     let listener = reactor.adopt(socket.try_clone().map_err(copied)?, options.clone())?;
-    Ok(match (listener.addr, name) {
+    let address = match (listener.addr, name) {
         (BoundAddr::Unix, Some(name)) => name.to_string(),
         (BoundAddr::Unix, None) => "unix:(no name)".to_owned(),
         (addr, _) => addr.to_string(),
-    })
+    };
+    Ok((address, listener.id))
 }
 
 fn name_of(addr: &SockAddr) -> Option<UnixAddr> {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// outside its folder.
 const LAYERS: [&[&str]; 8] = [
     &["values", "errors", "html", "limited", "log_queue"],
-    &["output"],
+    &["output", "tls"],
     &["interrupt", "signals", "usage"],
     &["trace"],
     &["serve"],

@@ -28,7 +28,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "stalls-at-would-block",
-        about: "never goes on after a full buffer, since it does not wait until the socket is writable",
+        about: "stops for ever after a full buffer, since it does not wait until the socket is writable",
         found_by: &[("slow-reader", Verdict::Fail)],
         run: |listener| each(&listener, |client| serve(client, stalls_at_would_block)),
         probed: big_request,

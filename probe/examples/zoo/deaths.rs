@@ -85,7 +85,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "works-on",
-        about: "goes on with a slow request after its client has reset the connection",
+        about: "continues a slow request after its client has reset the connection",
         found_by: &[("abandon-slow", Verdict::Fail)],
         run: |listener| each(&listener, |client| works(client, "works-on", false)),
         probed: |options| with_consequence(options, "works-on"),
@@ -143,7 +143,7 @@ pub(crate) const SERVERS: &[Server] = &[
     },
     Server {
         name: "works-one-at-a-time",
-        about: "correct: serves on the thread that accepts, with a request that takes 3 s: others wait for it, whoever leaves",
+        about: "correct: serves on the thread that accepts, with a request that takes 3 s: others wait for it, even if its client leaves",
         found_by: &[],
         run: |listener| workers(&listener, 1, |client| works(client, "works-one-at-a-time", true)),
         probed: |options| with_consequence(options, "works-one-at-a-time"),

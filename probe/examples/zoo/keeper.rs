@@ -46,6 +46,31 @@ pub(crate) fn all() -> Vec<Server> {
     all
 }
 
+/// The page of the zoo, `docs/zoo.md`.
+pub(crate) fn page() -> String {
+    let (correct, faulty): (Vec<_>, Vec<_>) = all().into_iter().partition(|server| server.found_by.is_empty());
+    let mut page = format!(
+        "# The zoo of the probe\n\n\
+         Servers for the tests of `finale probe`: {} with one fault each, and {} correct ones, many of\n\
+         which look suspicious. Each runs by `cargo run --release -p finale-probe --example zoo -- serve\n\
+         NAME`, and `zoo show NAME` probes it. `zoo page` writes this page, and a test compares it.\n\n\
+         The tests (`probe/tests/zoo.rs`) require that each case finds the faults in its row, and that no\n\
+         case accuses a correct server. 32 servers are probed at a time.\n\n\
+         | server | what is wrong with it | found by |\n|---|---|---|\n",
+        faulty.len(),
+        correct.len()
+    );
+    for server in faulty {
+        let found: Vec<_> = server.found_by.iter().map(|(case, verdict)| format!("`{case}` ({verdict})")).collect();
+        page += &format!("| {} | {} | {} |\n", server.name, server.about, found.join(", "));
+    }
+    page += "\n## Correct servers\n\nNo case fails or warns.\n\n| server | what it does |\n|---|---|\n";
+    for server in correct {
+        page += &format!("| {} | {} |\n", server.name, server.about);
+    }
+    page
+}
+
 /// A thread for each connection.
 pub(crate) fn each(listener: &TcpListener, serve: fn(TcpStream)) {
     for client in listener.incoming().flatten() {

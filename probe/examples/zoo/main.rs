@@ -4,6 +4,7 @@
 //!     zoo serve NAME [PORT]    serves one of them, to try the probe on it
 //!     zoo table [RUNS [NAME]]  probes all of them, or those whose name contains NAME, with all cases
 //!     zoo show NAME [CASE..]   probes one of them, and prints what was found
+//!     zoo page                 prints docs/zoo.md
 
 mod answers;
 mod bulk;
@@ -33,6 +34,10 @@ fn main() -> ExitCode {
             }
             ExitCode::SUCCESS
         }
+        ["page"] => {
+            print!("{}", keeper::page());
+            ExitCode::SUCCESS
+        }
         ["serve", name] => serve(name, "0"),
         ["serve", name, port] => serve(name, port),
         ["show", name, ref ids @ ..] => show(name, ids),
@@ -40,7 +45,9 @@ fn main() -> ExitCode {
         ["table", runs] => table(runs.parse().unwrap_or(1), ""),
         ["table", runs, name] => table(runs.parse().unwrap_or(1), name),
         _ => {
-            eprintln!("usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE..] | zoo table [RUNS [NAME]]");
+            eprintln!(
+                "usage: zoo list | zoo serve NAME [PORT] | zoo show NAME [CASE..] | zoo table [RUNS [NAME]] | zoo page"
+            );
             ExitCode::from(2)
         }
     }

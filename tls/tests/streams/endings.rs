@@ -1,5 +1,7 @@
 //! How streams end, in both roles.
 
+use std::time::Duration;
+
 use finale::{ConnectOptions, Event, ListenOptions, Stream};
 use finale_tls::TlsSocket;
 
@@ -78,5 +80,63 @@ fn a_fin_or_a_reset_without_close_notify_is_a_truncation_and_no_end() {
         }
         assert!(scene.last().starts_with(&format!("close: {error}")), "{:?}", scene.seen);
         assert_eq!(scene.tls.metrics().truncated, 1);
+    }
+}
+
+#[test]
+fn a_stop_ends_an_idle_stream_with_close_notify_and_lets_an_unanswered_one_be_answered() {
+    for asks in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut quiet = |_: &mut TlsSocket<'_>, _: Event<'_>| {};
+        scene.play(&mut peer, &mut quiet);
+        if asks {
+            peer.write(b"question");
+            scene.play(&mut peer, &mut quiet);
+        }
+        scene.stop();
+        scene.step(Duration::from_secs(2), &mut quiet);
+        peer.turn();
+        assert_eq!((peer.has_close_notify, peer.has_fin), (!asks, !asks), "asks: {asks}");
+        peer.close_notify();
+        peer.fin();
+        scene.play(&mut peer, &mut echo);
+        assert!(scene.seen.iter().any(|event| event.starts_with("close: clean")), "{:?}", scene.seen);
+        assert!(peer.has_close_notify && !peer.is_reset);
+    }
+}
+
+#[test]
+fn a_stop_ends_a_handshake_that_is_not_done_and_says_so() {
+    let (mut scene, peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    let mut quiet = |_: &mut TlsSocket<'_>, _: Event<'_>| {};
+    scene.step(Duration::from_millis(10), &mut quiet);
+    scene.stop();
+    scene.step(Duration::from_secs(2), &mut quiet);
+    peer.fin();
+    scene.step(Duration::from_secs(1), &mut quiet);
+    let events = scene.events();
+    assert_eq!(events[1], "error: the handshake failed: the listener was stopped before it was done");
+    assert!(events[2].starts_with("close: error: the handshake failed"), "{events:?}");
+}
+
+/// rustls asserts in builds for tests that it sends one alert.
+#[test]
+fn bytes_that_are_no_tls_get_one_alert_and_a_fin_at_any_time() {
+    for bytes in [&b"GET / HTTP/1.1\r\n\r\n"[..], b"\x16\x03\x01\xff\xff", b"\x17\x03\x03\x00\x05hello", &[0; 100]] {
+        for is_ready in [false, true] {
+            let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+            if is_ready {
+                scene.play(&mut peer, &mut echo);
+            }
+            let socket = peer.socket.as_ref().expect("it is connected");
+            drop(socket.read());
+            socket.send(bytes);
+            scene.step(Duration::from_millis(5), &mut echo);
+            let alert = socket.read();
+            assert!(!alert.is_empty() && alert.len() < 40, "one record: {alert:?}");
+            assert!(is_ready || alert[0] == 21, "an alert: {alert:?}");
+            assert!(scene.last().starts_with("error"), "{:?}", scene.seen);
+            assert!(socket.has_fin(), "{:?}", scene.seen);
+        }
     }
 }

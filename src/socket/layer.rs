@@ -1,0 +1,63 @@
+//! What a layer on a socket needs, such as TLS.
+//!
+//! Invariant: as for all methods of a socket, nothing here makes a system call.
+
+use super::{Context, Socket};
+use crate::options::Farewell;
+use crate::table::entry::Flags;
+
+impl Socket<'_> {
+    /// The same socket, borrowed for a shorter time: for a value that has a `Socket` in it.
+    pub fn by_ref(&mut self) -> Socket<'_> {
+        Socket::new(Context { table: &mut *self.context.table, net: self.context.net }, self.slot)
+    }
+
+    /// The setting of [`allow_half_open`](crate::ListenOptions::allow_half_open).
+    #[must_use]
+    pub fn allows_half_open(&self) -> bool {
+        self.settings().is_some_and(|settings| settings.half_open)
+    }
+
+    /// The [high-water mark](crate::ListenOptions::high_water_mark) in bytes; 0 for a placeholder.
+    #[must_use]
+    pub fn high_water_mark(&self) -> usize {
+        self.settings().map_or(0, |settings| settings.high_water_bytes)
+    }
+
+    /// The [write limit](crate::ListenOptions::write_limit) in bytes; 0 for a placeholder.
+    #[must_use]
+    pub fn write_limit(&self) -> usize {
+        self.settings().map_or(0, |settings| settings.limit_bytes)
+    }
+
+    /// With `true`, [`Event::Timeout`](crate::Event::Timeout) is delivered at the end of the
+    /// [grace](crate::StopOptions::grace) of a stop instead of our FIN, so that a layer or a program
+    /// can send a last message before it calls [`end`](Socket::end): close_notify in TLS, GOAWAY in
+    /// HTTP/2. [`is_farewell_due`](Socket::is_farewell_due) distinguishes it from the timeout of an
+    /// idle connection. A connection that does not end then is destroyed at the
+    /// [limit](crate::StopOptions::limit) of the stop.
+    pub fn set_farewell(&mut self, on: bool) {
+        let farewell = if on { Farewell::Timeout } else { Farewell::Fin };
+        if self.living().is_some() && !self.is_farewell_due() {
+            self.context.table.change_settings(self.slot, |settings| settings.farewell = farewell);
+        }
+    }
+
+    /// Whether the grace of a stop is over, and the `timeout` of
+    /// [`set_farewell`](Socket::set_farewell) was delivered.
+    #[must_use]
+    pub fn is_farewell_due(&self) -> bool {
+        self.settings().is_some_and(|settings| settings.farewell == Farewell::Due)
+    }
+
+    /// The peer waits for nothing: what it has sent last needs no answer, such as the end of a
+    /// handshake or a ping. Without this call a [stop](crate::StopOptions::grace) takes bytes of the
+    /// peer for a request, and waits for the answer.
+    pub fn set_answered(&mut self) {
+        if let Some(entry) = self.living() {
+            entry.heard_last = false;
+            self.request(Flags::GRACE);
+            self.context.table.file_later(self.slot);
+        }
+    }
+}

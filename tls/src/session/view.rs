@@ -1,0 +1,106 @@
+//! What the program sees of a session: its numbers, its state and its events.
+//!
+//! Invariant: nothing here changes the socket.
+
+use finale::Socket;
+use finale::lifecycle::State;
+
+use super::{Next, Owed, Phase, Session};
+use crate::failure::TlsFailure;
+
+impl Session {
+    pub(crate) const fn is_paused(&self) -> bool {
+        self.is_paused || self.is_held
+    }
+
+    pub(crate) const fn is_discarding(&self) -> bool {
+        self.is_discarding
+    }
+
+    /// Plaintext only: the handshake, tickets and key updates are not the program's.
+    pub(crate) fn queued_bytes(&self, socket: &Socket<'_>) -> usize {
+        let queued = self.ledger.total() - self.bytes_written(socket);
+        self.early.len() + usize::try_from(queued).unwrap_or(usize::MAX)
+    }
+
+    /// Whether something has arrived that was not delivered.
+    pub(crate) const fn has_unread(&self) -> bool {
+        self.received > self.bytes_read || self.owed.end || self.owed.error || self.owed.close
+    }
+
+    pub(crate) const fn bytes_read(&self) -> u64 {
+        self.bytes_read
+    }
+
+    pub(crate) fn bytes_written(&self, socket: &Socket<'_>) -> u64 {
+        self.ledger.taken(socket.bytes_written())
+    }
+
+    pub(crate) const fn peer_closed(&self) -> bool {
+        self.peer_closed
+    }
+
+    /// The state of the stream: connected after the handshake, and half-closed after `end`.
+    pub(crate) fn state(&self, tcp: State) -> State {
+        let has_ended = self.peer_closed && !self.owed.end;
+        match tcp {
+            tcp if !tcp.is_connected() => tcp,
+            _ if self.phase != Phase::Ready => State::Connecting,
+            State::Open | State::PeerFinished if has_ended => State::PeerFinished,
+            State::Open | State::PeerFinished => State::Open,
+            State::Flushing if has_ended => State::LastFlush,
+            State::LocalFinished | State::Lingering if has_ended => State::Closing,
+            tcp => tcp,
+        }
+    }
+
+    /// Takes the plaintext that waits.
+    pub(crate) fn take_plain(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.owed.plain)
+    }
+
+    /// Keeps plaintext that could not be delivered.
+    pub(crate) fn keep_plain(&mut self, plain: Vec<u8>) {
+        self.owed.plain = plain;
+    }
+
+    /// Whether events wait.
+    pub(crate) fn owes(&self) -> bool {
+        let Owed { ready, drain, plain, end, error, close } = &self.owed;
+        *ready || (*drain && self.is_ready()) || !plain.is_empty() || *end || *error || *close
+    }
+
+    /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
+    pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
+        let is_own = matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::Flood));
+        if !is_own && socket.is_some_and(Socket::destroy_called) {
+            // The next event is `close`.
+            plain.clear();
+            self.owed = Owed { close: self.owed.close, ..Owed::default() };
+        }
+        if self.is_discarding {
+            self.bytes_read += plain.len() as u64;
+            plain.clear();
+        }
+        if std::mem::take(&mut self.owed.ready) {
+            return Some(Next::Ready);
+        }
+        if self.is_ready() && std::mem::take(&mut self.owed.drain) {
+            return Some(Next::Drain);
+        }
+        // After `close` nothing can be delivered any more.
+        let waits = self.is_paused() && !self.owed.close;
+        if !plain.is_empty() {
+            self.bytes_read += if waits { 0 } else { plain.len() as u64 };
+            return (!waits).then_some(Next::Data);
+        }
+        if self.owed.end {
+            self.owed.end = waits;
+            return (!waits).then_some(Next::End);
+        }
+        if std::mem::take(&mut self.owed.error) {
+            return Some(Next::Error);
+        }
+        std::mem::take(&mut self.owed.close).then_some(Next::Close)
+    }
+}

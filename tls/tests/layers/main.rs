@@ -1,0 +1,5 @@
+//! `Pipes`, `Pool` and `Shards` of the library over TLS.
+
+mod ends;
+mod pipes;
+mod pool;
