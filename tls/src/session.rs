@@ -164,6 +164,7 @@ impl Session {
         out: &mut Output,
     ) -> bool {
         let is_usable = self.phase == Phase::Ready && self.failure.is_none();
+        self.ledger.settle(socket.bytes_written());
         match event {
             Event::Ready => {
                 self.begin(socket, out);
