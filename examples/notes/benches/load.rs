@@ -77,9 +77,9 @@ fn load(at: &Address, keeps: bool, shared: &Shared) {
             return;
         }
         let begun = Instant::now();
-        let phase = shared.phase.load(Ordering::Relaxed);
         let client = kept.take().map_or_else(|| Client::try_connect(at), Ok);
         let result = client.ok().and_then(|mut client| exchange(&mut client, number).map(|result| (client, result)));
+        let phase = shared.phase.load(Ordering::Relaxed);
         match result {
             Some((client, (ends, id))) => {
                 shared.count(phase, Some(begun.elapsed()));
