@@ -111,8 +111,8 @@ pub(crate) fn read(connection: &Connection, id: i64) -> Result<Option<Note>> {
 }
 
 pub(crate) fn create(connection: &Connection, draft: &Draft) -> Result<Note> {
-    let sql = "INSERT INTO notes(title, body, changed) VALUES (?, ?, unixepoch())
-               RETURNING id, title, changed, NULL, body";
+    let sql =
+        "INSERT INTO notes(title, body, changed) VALUES (?, ?, unixepoch()) RETURNING id, title, changed, NULL, body";
     connection.query_row(sql, params![draft.title, draft.body], note)
 }
 
