@@ -313,11 +313,17 @@ impl Session {
 
     /// Its listener was stopped, and its grace is over.
     fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        if self.phase == Phase::Ready {
-            self.end(socket, out);
-        } else if self.failure.is_none() {
+        if self.failure.is_some() {
+            return;
+        }
+        if self.phase != Phase::Ready {
             out.clear();
             self.fail(socket, TlsFailure::Stopped, out);
+        } else if self.awaits_answer {
+            // Tickets were the last bytes, and not an answer.
+            socket.postpone_farewell();
+        } else {
+            self.end(socket, out);
         }
     }
 

@@ -111,10 +111,9 @@ pub(crate) fn read(connection: &Connection, id: i64) -> Result<Option<Note>> {
 }
 
 pub(crate) fn create(connection: &Connection, draft: &Draft) -> Result<Note> {
-    let sql = format!(
-        "INSERT INTO notes(title, body, changed) VALUES (?, ?, unixepoch()) RETURNING id, title, changed, NULL, body"
-    );
-    connection.query_row(&sql, params![draft.title, draft.body], note)
+    let sql =
+        "INSERT INTO notes(title, body, changed) VALUES (?, ?, unixepoch()) RETURNING id, title, changed, NULL, body";
+    connection.query_row(sql, params![draft.title, draft.body], note)
 }
 
 pub(crate) fn replace(connection: &Connection, id: i64, draft: &Draft) -> Result<Option<Note>> {
