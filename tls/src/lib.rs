@@ -58,6 +58,9 @@
 //!   [write limit](finale::ListenOptions::write_limit). An idle stream holds none of these.
 //! - After 32 records in a row without data the stream fails. rustls permits 4 warning alerts, 1
 //!   attempt to renegotiate and 32 key updates in a row.
+//! - What a peer sends can't panic, with one exception in a build with debug assertions: an assertion
+//!   of rustls fails if an invalid record arrives after our close_notify. Set `debug-assertions =
+//!   false` in `[profile.dev.package.rustls]`, as this project does.
 //! - Early data (RFC 8446 section 2.3) is refused: it can be replayed.
 
 mod config;

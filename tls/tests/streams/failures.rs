@@ -206,6 +206,29 @@ fn a_record_that_was_changed_fails_the_stream_and_nothing_after_it_counts() {
 }
 
 #[test]
+fn a_record_that_was_changed_fails_the_stream_also_after_our_own_end() {
+    for configs in [Configs::tls13(), Configs::tls12()] {
+        let (mut scene, mut peer) = Scene::server(&configs, ListenOptions::default());
+        let mut found = None;
+        scene.play(&mut peer, &mut |socket, event| {
+            if matches!(event, Event::Ready) {
+                socket.end();
+            }
+        });
+        assert!(peer.has_close_notify && peer.has_fin);
+        let mut bytes = peer.records(b"request");
+        *bytes.last_mut().expect("a record") ^= 1;
+        peer.raw(&bytes);
+        scene.play(&mut peer, &mut watch(&mut found));
+        let (kind, words) = found.expect("it fails");
+        assert!(kind == PROTOCOL && words.contains("bad_record_mac"), "{words}");
+        peer.fin();
+        scene.play(&mut peer, &mut |_, _| {});
+        assert!(scene.last().starts_with("close: error: the stream is not valid"), "{}", scene.last());
+    }
+}
+
+#[test]
 fn a_truncation_says_where_and_how() {
     for configs in [Configs::tls13(), Configs::tls12()] {
         for cut in 0..30 {

@@ -41,12 +41,7 @@ impl Configs {
 
     pub(crate) fn with(versions: &[&'static rustls::SupportedProtocolVersion], params: CertificateParams) -> Self {
         let (certificate, key) = certificate(&params);
-        let mut provider = rustls::crypto::ring::default_provider();
-        provider.cipher_suites = vec![
-            cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
-            cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
-        ];
-        Self::of(versions, provider, certificate, key)
+        Self::of(versions, provider(), certificate, key)
     }
 
     pub(crate) fn of(
@@ -136,6 +131,13 @@ impl Configs {
             .with_cert_resolver(old.cert_resolver);
         self
     }
+}
+
+/// With one cipher suite for each version, so that records can be forged.
+pub(crate) fn provider() -> CryptoProvider {
+    let cipher_suites =
+        vec![cipher_suite::TLS13_CHACHA20_POLY1305_SHA256, cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256];
+    CryptoProvider { cipher_suites, ..rustls::crypto::ring::default_provider() }
 }
 
 /// A certificate that is its own issuer, and its key.
