@@ -35,6 +35,13 @@ enum Phase {
     Ready,
 }
 
+/// What must be over in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Handshake,
+    Linger,
+}
+
 /// Events that the program has not seen.
 #[derive(Debug, Default)]
 struct Owed {
@@ -79,8 +86,8 @@ pub(crate) struct Session {
     owed: Owed,
     pub(crate) failure: Option<TlsFailure>,
     pub(crate) server_name: Option<Box<str>>,
-    /// Its entry in the deadlines.
-    pub(crate) due: Option<Instant>,
+    /// Its entry in the deadlines, and what for.
+    pub(crate) due: Option<(Instant, Limit)>,
     ledger: Ledger,
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
@@ -99,6 +106,8 @@ pub(crate) struct Session {
     /// close_notify comes before the FIN.
     ends_with_peer: bool,
     is_discarding: bool,
+    /// The peer has not ended in time after our end: its close_notify is not waited for any more.
+    has_given_up: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
     is_held: bool,
@@ -128,6 +137,7 @@ impl Session {
             end_waits: false,
             ends_with_peer: false,
             is_discarding: false,
+            has_given_up: false,
             is_paused: false,
             is_held: false,
         }
@@ -324,7 +334,7 @@ impl Session {
 
     /// The peer's FIN, or a failure of the connection.
     fn ended(&mut self, socket: &mut Socket<'_>, cause: Option<ConnectionError>, out: &mut Output) {
-        if self.peer_closed || self.failure.is_some() {
+        if self.peer_closed || self.has_given_up || self.failure.is_some() {
             return;
         }
         out.clear();
@@ -340,7 +350,9 @@ impl Session {
     /// The connection has failed.
     fn broke(&mut self, socket: &mut Socket<'_>, error: &ConnectionError, out: &mut Output) {
         let is_ours = matches!(error.kind, ConnectionErrorKind::TimedOut(_));
-        if self.failure.is_none() && (self.phase == Phase::Connecting || self.peer_closed || is_ours) {
+        if self.failure.is_none()
+            && (self.phase == Phase::Connecting || self.peer_closed || self.has_given_up || is_ours)
+        {
             out.clear();
             return self.fail(socket, TlsFailure::Connection(error.clone()), out);
         }
@@ -521,6 +533,29 @@ impl Session {
             Phase::Ready => socket.resume(),
             Phase::Connecting | Phase::Handshaking => {}
         }
+    }
+
+    /// Whether this limit still applies.
+    pub(crate) fn is_within(&self, limit: Limit, socket: &Socket<'_>) -> bool {
+        match limit {
+            _ if self.is_closed => false,
+            Limit::Handshake => self.is_handshaking(),
+            Limit::Linger => self.is_lingering(socket),
+        }
+    }
+
+    /// Our side has ended, and the program discards what the peer still sends.
+    pub(crate) fn is_lingering(&self, socket: &Socket<'_>) -> bool {
+        let may_end = !self.peer_closed && !self.has_given_up && self.failure.is_none();
+        self.is_discarding && may_end && socket.end_called()
+    }
+
+    /// Waits no longer for the end of the peer's stream, only for its FIN. The socket has its own
+    /// limit for that, which does not cut our answer.
+    pub(crate) fn give_up(&mut self, socket: &mut Socket<'_>) {
+        self.has_given_up = true;
+        self.incoming = Vec::new();
+        socket.discard();
     }
 
     /// The program has seen all that the peer sends.
