@@ -120,8 +120,10 @@ impl<N: Net> Reactor<N> {
         Ok(())
     }
 
-    /// Every open listener.
-    pub(crate) fn listener_ids(&self) -> Vec<ListenerId> {
+    /// Every listener that is not closed, including those that stop: for a program that did not open
+    /// them itself, such as that of a [`Shard`](crate::Shard).
+    #[must_use]
+    pub fn listener_ids(&self) -> Vec<ListenerId> {
         self.listeners.ids().collect()
     }
 

@@ -39,7 +39,7 @@ use crate::lifecycle::State;
 use crate::metrics::Counts;
 use crate::net::os::Os;
 use crate::net::{KernelView, Net};
-use crate::options::check_buffer;
+use crate::options::{Farewell, check_buffer};
 use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
@@ -264,8 +264,11 @@ impl<N: Net> Reactor<N> {
                 Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
                 Orphan::Unused(id) => {
                     if let Some(mut socket) = self.socket(id) {
-                        socket.discard();
-                        socket.end();
+                        // A layer has to read up to its end.
+                        if socket.settings().is_some_and(|settings| settings.farewell == Farewell::Fin) {
+                            socket.discard();
+                        }
+                        self.end_idle(id.index());
                     }
                 }
             }

@@ -449,21 +449,24 @@ impl<N: Net> Reactor<N> {
             Due::Attempt => self.next_attempt(slot),
             Due::Retry => self.table.retry(slot),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
-            Due::Grace if self.table.settings_of(slot).farewell == Farewell::Fin => {
-                self.table.entry_mut(slot).flags.set(Flags::END, true);
-                self.table.wake(slot);
-            }
-            Due::Grace => {
-                self.table.change_settings(slot, |settings| {
-                    (settings.grace_ms, settings.farewell) = (None, Farewell::Due);
-                });
-                self.apply(slot, Input::Idle);
-            }
+            Due::Grace => self.end_idle(slot),
             Due::Idle => {
                 self.table.entry_mut(slot).stop_idle_clock();
                 self.apply(slot, Input::Idle);
             }
         }
+    }
+
+    /// Ends an idle socket, or lets it say farewell first.
+    pub(super) fn end_idle(&mut self, slot: u32) {
+        let (settings, state) = (self.table.settings_of(slot), self.table.entry(slot).state);
+        if settings.farewell == Farewell::Fin || state != State::Open {
+            self.table.entry_mut(slot).flags.set(Flags::END, true);
+        } else {
+            self.table.change_settings(slot, |settings| settings.farewell = Farewell::Due);
+            self.apply(slot, Input::Idle);
+        }
+        self.table.wake(slot);
     }
 
     /// A limit of silence has passed, as far as finale can see. Returns whether the peer has taken

@@ -59,6 +59,17 @@ impl Socket<'_> {
         self.settings().is_some_and(|settings| settings.farewell == Farewell::Due)
     }
 
+    /// In the `timeout` of a [farewell](Socket::set_farewell): the peer waits for an answer, whatever
+    /// bytes of the layer were the last. The grace counts again after the answer.
+    pub fn postpone_farewell(&mut self) {
+        if self.living().is_some() && self.is_farewell_due() {
+            self.context.table.change_settings(self.slot, |settings| settings.farewell = Farewell::Timeout);
+            self.context.table.entry_mut(self.slot).heard_last = true;
+            self.request(Flags::GRACE);
+            self.context.table.file_later(self.slot);
+        }
+    }
+
     /// The peer waits for nothing: what it has sent last needs no answer, such as the end of a
     /// handshake or a ping. Without this call a [stop](crate::StopOptions::grace) takes bytes of the
     /// peer for a request, and waits for the answer.

@@ -13,7 +13,7 @@ use super::entry::{Entry, Flags, NIL};
 use super::extra::{Deadline, Extra};
 use crate::error::TimeoutKind;
 use crate::lifecycle::State;
-use crate::options::{IdleDirection, Settings};
+use crate::options::{Farewell, IdleDirection, Settings};
 
 /// Bytes that the peer's kernel takes within this time after they were written count as taken at
 /// once. The real kernel reports the time to within two of its ticks of 10 ms at most. Such bytes
@@ -119,7 +119,8 @@ impl Entry {
 
     /// The stop's grace, while it applies.
     fn grace(&self, settings: &Settings, extra: Option<&Extra>) -> Option<u64> {
-        settings.grace_ms.filter(|_| self.is_idle(extra) || self.state == State::Broken)
+        let counts = || settings.farewell != Farewell::Due && self.is_idle(extra);
+        settings.grace_ms.filter(|_| counts() || self.state == State::Broken)
     }
 
     /// The write timeout, while it applies. After `end()` the close timeout applies instead.

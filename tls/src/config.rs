@@ -77,10 +77,12 @@ pub fn server_config(certificate: impl AsRef<Path>, key: impl AsRef<Path>) -> Re
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(|error| ConfigError::new(path, error))?;
-    let mut config = builder
-        .with_no_client_auth()
-        .with_single_cert(chain, key)
-        .map_err(|error| ConfigError::new(path, format!("with {}: {error}", key_path.display())))?;
+    let mut config = builder.with_no_client_auth().with_single_cert(chain, key).map_err(|error| match error {
+        Error::InconsistentKeys(_) => {
+            ConfigError::new(path, format!("the key in {} is another certificate's", key_path.display()))
+        }
+        error => ConfigError::new(path, format!("with {}: {error}", key_path.display())),
+    })?;
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))

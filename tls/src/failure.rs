@@ -157,6 +157,9 @@ fn explain(error: &Error) -> String {
             CertificateError::UnknownIssuer => {
                 "the issuer of the peer's certificate is not among the roots that we trust"
             }
+            CertificateError::BadSignature => {
+                "the issuer of the peer's certificate has the name of a root that we trust, and another key"
+            }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the peer's certificate is for another name than the one that we connect to"
             }

@@ -26,6 +26,10 @@ const MAX_HANDSHAKE_BYTES: usize = 256 * 1024;
 /// Longer writes get memory of their own, which the socket's queue takes over.
 const SHARED_BYTES: usize = 64 * 1024;
 
+/// From here on the queue shares the memory of the output. Below, it would hold much more memory
+/// than it has bytes.
+const GIVEN_BYTES: usize = 32 * 1024;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// TCP is not connected yet.
@@ -324,11 +328,17 @@ impl Session {
 
     /// Its listener was stopped, and its grace is over.
     fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        if self.phase == Phase::Ready {
-            self.end(socket, out);
-        } else if self.failure.is_none() {
+        if self.failure.is_some() {
+            return;
+        }
+        if self.phase != Phase::Ready {
             out.clear();
             self.fail(socket, TlsFailure::Stopped, out);
+        } else if self.awaits_answer {
+            // Tickets were the last bytes, and not an answer.
+            socket.postpone_farewell();
+        } else {
+            self.end(socket, out);
         }
     }
 
@@ -426,12 +436,15 @@ impl Session {
         if count <= SHARED_BYTES {
             out.clear();
             self.encrypt(socket, parts, out)?;
-            return self.queue(socket, count, out.filled().len(), |socket| socket.write(out.filled()));
+            let write = |socket: &mut Socket<'_>| match count < GIVEN_BYTES {
+                true => socket.write(out.filled()),
+                false => socket.write_owned(out.give()),
+            };
+            return self.queue(socket, count, out.filled().len(), write);
         }
         let mut own = Output::with_capacity(count + (count / RECORD_BYTES + 2) * 64);
         self.encrypt(socket, parts, &mut own)?;
-        let own = own.into_filled();
-        self.queue(socket, count, own.len(), |socket| socket.write_owned(own))
+        self.queue(socket, count, own.filled().len(), |socket| socket.write_owned(own.give()))
     }
 
     fn encrypt(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<(), Error> {
@@ -533,21 +546,6 @@ impl Session {
             Phase::Ready => socket.resume(),
             Phase::Connecting | Phase::Handshaking => {}
         }
-    }
-
-    /// Whether this limit still applies.
-    pub(crate) fn is_within(&self, limit: Limit, socket: &Socket<'_>) -> bool {
-        match limit {
-            _ if self.is_closed => false,
-            Limit::Handshake => self.is_handshaking(),
-            Limit::Linger => self.is_lingering(socket),
-        }
-    }
-
-    /// Our side has ended, and the program discards what the peer still sends.
-    pub(crate) fn is_lingering(&self, socket: &Socket<'_>) -> bool {
-        let may_end = !self.peer_closed && !self.has_given_up && self.failure.is_none();
-        self.is_discarding && may_end && socket.end_called()
     }
 
     /// Waits no longer for the end of the peer's stream, only for its FIN. The socket has its own

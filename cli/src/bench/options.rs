@@ -101,17 +101,17 @@ pub(crate) struct BenchOptions {
     #[arg(long, value_name = "PID", requires = "target", value_delimiter = ',')]
     #[arg(value_parser = values::number::<u32>(1..=u64::from(u32::MAX)))]
     pub(super) server_pid: Vec<u32>,
-    #[command(flatten)]
-    pub(super) tls: ClientTls,
-    /// Resume the sessions of earlier connections, if the server permits it
-    #[arg(long, requires = "tls", help_heading = "TLS")]
-    pub(super) tls_resumption: bool,
     /// Print one JSON object on stdout instead of the page
     #[arg(long)]
     pub(super) json: bool,
     /// Show no progress bar
     #[arg(short, long)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    pub(super) tls: ClientTls,
+    /// Resume the sessions of earlier connections, if the server permits it
+    #[arg(long, requires = "tls", help_heading = "TLS")]
+    pub(super) tls_resumption: bool,
 }
 
 /// Short lines: clap wraps them without an indent.

@@ -69,8 +69,6 @@ pub(crate) struct ConnectOptions {
     #[arg(short = 'm', long, value_name = "DUR", value_parser = values::time_limit)]
     #[arg(allow_hyphen_values = true)]
     max_time: Option<Duration>,
-    #[command(flatten)]
-    tls: ClientTls,
     /// Print each event of the socket on stderr, and the address that is used
     #[arg(short, long)]
     verbose: bool,
@@ -84,6 +82,8 @@ pub(crate) struct ConnectOptions {
     /// Print the ending only if it is not clean, and no line while connecting
     #[arg(short, long, conflicts_with_all = ["verbose", "json"])]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    tls: ClientTls,
 }
 
 /// Short lines: clap wraps them without an indent.

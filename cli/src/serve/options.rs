@@ -26,6 +26,10 @@ use crate::values;
 /// process fails, the old one continues to serve. If the terminal in which the server was started
 /// is closed, SIGHUP stops the server; under nohup it does nothing.
 ///
+/// With --tls-cert a client's end is its close_notify, and a FIN or a reset without it is an error:
+/// truncated. SIGHUP reads the certificate and its key again, for the next handshakes. If they can't
+/// be used, the server continues with the ones before and is not restarted.
+///
 /// A service manager can pass listening sockets (LISTEN_FDS, as systemd does). They replace
 /// --listen. NOTIFY_SOCKET gets READY=1 when the server serves, RELOADING=1 and MAINPID= at a
 /// restart, and STOPPING=1.
@@ -93,8 +97,6 @@ pub(crate) struct ServeOptions {
     #[arg(long, value_name = "DUR", default_value = "0s", value_parser = values::duration)]
     #[arg(allow_hyphen_values = true)]
     pub(super) drain_delay: Duration,
-    #[command(flatten)]
-    pub(super) tls: ServerTls,
     /// Print metrics as JSON, one object on one line
     #[arg(long)]
     pub(super) json: bool,
@@ -114,6 +116,8 @@ pub(crate) struct ServeOptions {
     /// End with this process, which has started the server
     #[arg(long, value_name = "PID", hide = true)]
     pub(super) parent: Option<i32>,
+    #[command(flatten)]
+    pub(super) tls: ServerTls,
 }
 
 /// What a server does with a connection.

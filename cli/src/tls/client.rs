@@ -12,7 +12,7 @@ use finale_tls::rustls::{ClientConfig, RootCertStore};
 
 use crate::errors::Error;
 
-/// TLS of a client.
+/// TLS of a client. The last options of a command: the heading is also for what follows.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct ClientTls {

@@ -142,3 +142,68 @@ fn version(version: ProtocolVersion) -> String {
 fn cipher_suite(suite: CipherSuite) -> String {
     format!("{suite:?}").replacen("TLS13_", "TLS_", 1)
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, KeyPair, date_time_ymd};
+
+    use super::*;
+
+    const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+    fn certificate(names: &[&str]) -> Certificate {
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).expect("names");
+        (params.not_before, params.not_after) = (date_time_ymd(2026, 1, 1), date_time_ymd(2026, 4, 1));
+        let signed = params.self_signed(&KeyPair::generate().expect("a key")).expect("a certificate");
+        Certificate::read(signed.der()).expect("it is one")
+    }
+
+    fn line(certificate: Certificate, now: SystemTime) -> String {
+        struct At(Negotiated, SystemTime);
+        impl fmt::Display for At {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.print(f, self.1)
+            }
+        }
+        let negotiated = Negotiated {
+            version: "TLS 1.3".to_owned(),
+            cipher_suite: cipher_suite(CipherSuite::TLS13_AES_128_GCM_SHA256),
+            alpn: Some("h2".to_owned()),
+            resumed: true,
+            verified: false,
+            certificate: Some(certificate),
+        };
+        At(negotiated, now).to_string()
+    }
+
+    #[test]
+    fn a_line_has_what_was_negotiated_and_how_long_the_certificate_is_valid() {
+        let expires = certificate(&["a.example"]).expires;
+        let begin = "TLS 1.3, TLS_AES_128_GCM_SHA256, ALPN h2, resumed; certificate for a.example, ";
+        for (now, end) in [
+            (expires - 90 * DAY, "valid until 2026-04-01 (90 days left)"),
+            (expires - DAY, "valid until 2026-04-01 (1 day left)"),
+            (expires - DAY / 2, "valid until 2026-04-01 (12 h left)"),
+            (expires + 2 * DAY, "EXPIRED on 2026-04-01 (2 days ago)"),
+        ] {
+            assert_eq!(line(certificate(&["a.example"]), now), format!("{begin}{end}; NOT VERIFIED"));
+        }
+    }
+
+    #[test]
+    fn names_are_those_that_are_checked_and_only_some_are_on_the_line() {
+        let many = certificate(&["a.example", "10.0.0.1", "::1", "b.example", "c.example"]);
+        assert_eq!(many.names, ["a.example", "10.0.0.1", "::1", "b.example", "c.example"]);
+        assert!(
+            line(many, SystemTime::UNIX_EPOCH).contains("certificate for a.example, 10.0.0.1, ::1 and 2 more, valid")
+        );
+        let none = certificate(&[]);
+        assert!(line(none, SystemTime::UNIX_EPOCH).contains("certificate for CN=rcgen self signed cert, valid until"));
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_none() {
+        assert!(Certificate::read(b"").is_none() && Certificate::read(&[0x30, 0x03, 2, 1, 0]).is_none());
+    }
+}

@@ -13,7 +13,7 @@ use finale_tls::{ConfigError, Tls, server_config};
 
 use crate::errors::Error;
 
-/// TLS of a server.
+/// TLS of a server. The last options of the command: the heading is also for what follows.
 #[derive(Debug, Clone, clap::Args)]
 #[command(next_help_heading = "TLS")]
 pub(crate) struct ServerTls {
@@ -57,7 +57,8 @@ impl ServerTls {
     /// Reads the files. `None` without TLS.
     pub(crate) fn open(&self) -> Result<Option<Served>, Error> {
         let Some((certificate, key)) = self.tls_cert.clone().zip(self.tls_key.clone()) else { return Ok(None) };
-        let read = server_config(&certificate, &key).map_err(|error| Error::usage(error.to_string()))?;
+        let read =
+            server_config(&certificate, &key).map_err(|error| Error::usage(format!("can't serve TLS: {error}")))?;
         let current = Arc::new(Current(RwLock::new(Arc::clone(&read.cert_resolver))));
         let mut config = ServerConfig::clone(&read);
         config.cert_resolver = Arc::<Current>::clone(&current);

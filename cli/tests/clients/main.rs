@@ -8,3 +8,4 @@ mod interrupted;
 mod lab;
 mod probe;
 mod terminal;
+mod tls;

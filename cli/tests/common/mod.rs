@@ -2,6 +2,8 @@
 //! [`PATIENCE`].
 #![allow(dead_code, reason = "each test file uses its part")]
 
+pub(crate) mod certificates;
+
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::process::{Child, Command, ExitStatus, Stdio};

@@ -84,6 +84,56 @@ fn a_mistake_in_the_arguments_is_reported_in_one_line_with_exit_code_2() {
 }
 
 #[test]
+fn a_mistake_in_the_arguments_for_tls_is_reported_before_anything_is_opened() {
+    let mistakes: [(&[&str], &str); 17] = [
+        (&["serve", "echo", "--tls-key", "a.key"], "missing argument: --tls-cert <FILE>; see finale serve --help"),
+        (&["serve", "echo", "--tls-cert", "a.pem"], "missing argument: --tls-key <FILE>; see finale serve --help"),
+        (&["serve", "echo", "--alpn", "h2"], "missing argument: --tls-key <FILE>, --tls-cert <FILE>; see finale serve"),
+        (&["serve", "echo", "--tls-resumption"], "missing argument: --tls-key <FILE>, --tls-cert <FILE>; see"),
+        (
+            &["serve", "echo", "--tls-cert", "/nowhere/a.pem", "--tls-key", "a.key"],
+            "can't serve TLS: /nowhere/a.pem: No such file or directory (os error 2); see finale serve --help",
+        ),
+        (
+            &["serve", "echo", "--tls-cert", "/dev/null", "--tls-key", "a.key"],
+            "can't serve TLS: /dev/null: it has no certificate in PEM format (BEGIN CERTIFICATE); see finale serve",
+        ),
+        (
+            &["serve", "echo", "--tls-cert", "a.pem", "--tls-key", "a.key", "--proxy-protocol"],
+            "'--tls-cert <FILE>' can't be used with '--proxy-protocol'; see finale serve --help",
+        ),
+        (&["connect", "a:1", "--ca", "ca.pem"], "missing argument: --tls; see finale connect --help"),
+        (&["connect", "a:1", "--insecure"], "missing argument: --tls; see finale connect --help"),
+        (&["connect", "a:1", "--alpn", "h2"], "missing argument: --tls; see finale connect --help"),
+        (
+            &["connect", "a:1", "--tls", "--ca", "/nowhere/x"],
+            "--ca /nowhere/x: No such file or directory (os error 2);",
+        ),
+        (
+            &["connect", "a:1", "--tls", "--ca", "x", "--insecure"],
+            "'--ca <FILE>' can't be used with '--insecure'; see finale connect --help",
+        ),
+        (
+            &["connect", "unix:/x", "--tls"],
+            "'unix:/x' has no host name for the certificate; give one with --servername",
+        ),
+        (
+            &["connect", "a:1", "--tls", "--servername", "a..b"],
+            "--servername a..b: it is neither a host name nor an IP address; see finale connect",
+        ),
+        (
+            &["connect", "a:1", "--tls", "--alpn", "h2,"],
+            "a protocol has 1 to 255 bytes; write them separated by commas",
+        ),
+        (&["bench", "--tls"], "--tls measures another server; name it with --target; see finale bench --help"),
+        (&["bench", "--tls-resumption", "--target", "a:1"], "missing argument: --tls; see finale bench --help"),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
 fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened() {
     let mistakes: [(&[&str], &str); 19] = [
         (&["probe"], "missing argument: <HOST:PORT>; see finale probe --help"),

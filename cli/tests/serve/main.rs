@@ -11,3 +11,4 @@ mod services;
 mod socket_files;
 mod stopping;
 mod terminal;
+mod tls;

@@ -3,3 +3,5 @@
 mod ends;
 mod pipes;
 mod pool;
+mod shards;
+mod stop;

@@ -13,7 +13,7 @@ use super::{Args, Contestant, Figures};
 /// How many connections are idle.
 pub(super) const IDLE: [usize; 2] = [1000, 4000];
 /// The memory hardly differs between rounds.
-pub(super) const IDLE_ROUNDS: usize = 3;
+pub(super) const IDLE_ROUNDS: usize = 2;
 /// What each connection sends and receives before it is idle again.
 pub(super) const EXCHANGE_BYTES: u64 = 64 * 1024;
 /// Handshakes under callgrind: the shorter and the longer run.

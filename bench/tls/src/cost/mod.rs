@@ -17,13 +17,13 @@ pub(crate) use environment::version;
 #[derive(Parser)]
 pub struct Args {
     /// How often each server is measured
-    #[arg(long, default_value_t = 7, value_name = "N")]
+    #[arg(long, default_value_t = 31, value_name = "N")]
     pub rounds: usize,
     /// Handshakes per round
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = 300, value_name = "N")]
     pub handshakes: usize,
     /// MiB per direction and round
-    #[arg(long, default_value_t = 256, value_name = "N")]
+    #[arg(long, default_value_t = 32, value_name = "N")]
     pub mib: u64,
     /// What is measured
     #[arg(long, value_delimiter = ',', default_values = ["time", "idle", "instructions"])]

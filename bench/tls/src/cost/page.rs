@@ -22,8 +22,8 @@ have 64 KiB, TCP_NODELAY is set. The servers in Rust are one program with one al
 and one rustls. The server is on the first core, and the load on the other one.
 
 The CPU time is the server's own, in user space and in the kernel. The rounds are interleaved, and a
-ratio compares two servers in the same round. A cell is the median of the rounds; the lowest and the
-highest are in brackets.
+ratio compares two servers in the same round. A cell is the median of the rounds; half of the rounds
+are between the two values in brackets.
 ";
 
 const BARE: &str = "\
@@ -76,11 +76,12 @@ fn head(page: &mut String, title: &str, cells: &[String]) {
     row(page, cells.iter().enumerate().map(|(at, _)| if at == 0 { "---" } else { "---:" }.to_owned()));
 }
 
-/// The median, the lowest and the highest.
+/// The median, and the quartiles.
 fn spread(values: &[f64], digits: usize) -> String {
-    let low = values.iter().copied().fold(f64::INFINITY, f64::min);
-    let high = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    format!("{:.digits$} ({low:.digits$} to {high:.digits$})", median(values.to_vec()))
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let quartile = |number: usize| sorted[(sorted.len() - 1) * number / 4];
+    format!("{:.digits$} ({:.digits$} to {:.digits$})", median(values.to_vec()), quartile(1), quartile(3))
 }
 
 fn times<'a>(page: &mut String, title: &str, unit: &str, rows: &'a Rows<'_>, of: fn(&'a Figures) -> &'a Vec<f64>) {

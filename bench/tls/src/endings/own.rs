@@ -98,9 +98,20 @@ enum Role {
     Server,
 }
 
-/// Prints each event that is one of an ending.
+/// What happened so far. It is printed after each event, and the last line counts.
+#[derive(Default)]
+struct Events(Vec<String>);
+
+impl Events {
+    fn note(&mut self, event: String) -> io::Result<()> {
+        self.0.push(event);
+        report(Ok(self.0.join(", ")))
+    }
+}
+
+/// Runs until the connection is closed.
 fn converse(mut reactor: Reactor, mut tls: Tls, role: &Role) -> io::Result<()> {
-    let mut words = Vec::new();
+    let mut seen = Events::default();
     while let Some((mut socket, event)) = reactor.next().map_err(other)? {
         let mut events = tls.handle(&mut socket, event);
         while let Some((mut socket, event)) = events.next() {
@@ -113,17 +124,14 @@ fn converse(mut reactor: Reactor, mut tls: Tls, role: &Role) -> io::Result<()> {
                 }
                 Event::Data(bytes) => io::stdout().write_all(bytes)?,
                 Event::End => {
-                    words.push("end".to_owned());
+                    seen.note("end".to_owned())?;
                     if matches!(role, Role::Server) {
                         drop(socket.write(ANSWER.as_bytes()));
                     }
                     socket.end();
                 }
-                Event::Error(error) => words.push(format!("error ({error})")),
-                Event::Close(ending) => {
-                    words.push(format!("close ({ending})"));
-                    return report(Ok(words.join(", ")));
-                }
+                Event::Error(error) => seen.note(format!("error ({error})"))?,
+                Event::Close(ending) => return seen.note(format!("close ({ending})")),
                 _ => {}
             }
         }

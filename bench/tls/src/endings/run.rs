@@ -54,7 +54,8 @@ fn tables(folder: &Path, program: &str, behaviour: &str) -> io::Result<Vec<Table
         let rows = rows.collect::<io::Result<Vec<_>>>()?;
         Ok(Table { title, programs, rows })
     });
-    tables.collect()
+    let tables = tables.collect::<io::Result<Vec<Table>>>()?;
+    Ok(tables.into_iter().filter(|table| !table.programs.is_empty() && !table.rows.is_empty()).collect())
 }
 
 fn row(

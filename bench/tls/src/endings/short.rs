@@ -5,6 +5,7 @@ use super::case::Outcome;
 
 /// What is looked for in a program's words (in lower case), in this order, and what it means.
 const MEANINGS: &[(&[&str], &str)] = &[
+    (&["timed out"], "timed out"),
     (&["internal error", "internal_error", "internalerror"], "their alert"),
     (
         &[
@@ -27,6 +28,7 @@ const MEANINGS: &[(&[&str], &str)] = &[
     (
         &[
             "truncated",
+            "fin of the peer before",
             "interrupted",
             "unexpected eof",
             "unexpectedeof",
@@ -43,7 +45,16 @@ const MEANINGS: &[(&[&str], &str)] = &[
         "truncated",
     ),
     (
-        &["econnreset", "reset by peer", "errno=104", "errno 104", "connectionreset", "hang up", "pull function"],
+        &[
+            "econnreset",
+            "reset by peer",
+            "reset by the peer",
+            "errno=104",
+            "errno 104",
+            "connectionreset",
+            "hang up",
+            "pull function",
+        ],
         "reset",
     ),
 ];
@@ -54,7 +65,9 @@ pub(super) fn cell(behaviour: &Behaviour, outcome: &Outcome) -> String {
     let words = outcome.words.split(", then ").next().unwrap_or_default();
     let words = words.to_lowercase().replace("haderror: ", "");
     let meaning = MEANINGS.iter().find(|(signs, _)| signs.iter().any(|sign| words.contains(sign)));
+    let ended = behaviour.sent != Sent::Nothing && words.starts_with("end, ");
     let mut cell = match meaning {
+        Some((_, meaning)) if ended => format!("clean end, then **{meaning}**"),
         Some((_, meaning)) => format!("**{meaning}**"),
         None if words.contains("error") => "**error**".to_owned(),
         None if outcome.seen.waits => "waits".to_owned(),
