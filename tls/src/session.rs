@@ -203,8 +203,10 @@ impl Session {
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
-                self.ends_with_peer |= !socket.allows_half_open();
-                socket.set_allow_half_open(true);
+                if !socket.allows_half_open() {
+                    self.ends_with_peer = true;
+                    socket.set_allow_half_open(true);
+                }
                 self.ended(socket, None, out);
                 false
             }
