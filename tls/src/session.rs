@@ -39,6 +39,13 @@ enum Phase {
     Ready,
 }
 
+/// What must be over in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Handshake,
+    Linger,
+}
+
 /// Events that the program has not seen.
 #[derive(Debug, Default)]
 struct Owed {
@@ -83,8 +90,8 @@ pub(crate) struct Session {
     owed: Owed,
     pub(crate) failure: Option<TlsFailure>,
     pub(crate) server_name: Option<Box<str>>,
-    /// Its entry in the deadlines.
-    pub(crate) due: Option<Instant>,
+    /// Its entry in the deadlines, and what for.
+    pub(crate) due: Option<(Instant, Limit)>,
     ledger: Ledger,
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
@@ -103,6 +110,8 @@ pub(crate) struct Session {
     /// close_notify comes before the FIN.
     ends_with_peer: bool,
     is_discarding: bool,
+    /// The peer has not ended in time after our end: its close_notify is not waited for any more.
+    has_given_up: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
     is_held: bool,
@@ -132,6 +141,7 @@ impl Session {
             end_waits: false,
             ends_with_peer: false,
             is_discarding: false,
+            has_given_up: false,
             is_paused: false,
             is_held: false,
         }
@@ -193,8 +203,10 @@ impl Session {
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
-                self.ends_with_peer |= !socket.allows_half_open();
-                socket.set_allow_half_open(true);
+                if !socket.allows_half_open() {
+                    self.ends_with_peer = true;
+                    socket.set_allow_half_open(true);
+                }
                 self.ended(socket, None, out);
                 false
             }
@@ -334,7 +346,7 @@ impl Session {
 
     /// The peer's FIN, or a failure of the connection.
     fn ended(&mut self, socket: &mut Socket<'_>, cause: Option<ConnectionError>, out: &mut Output) {
-        if self.peer_closed || self.failure.is_some() {
+        if self.peer_closed || self.has_given_up || self.failure.is_some() {
             return;
         }
         out.clear();
@@ -350,7 +362,9 @@ impl Session {
     /// The connection has failed.
     fn broke(&mut self, socket: &mut Socket<'_>, error: &ConnectionError, out: &mut Output) {
         let is_ours = matches!(error.kind, ConnectionErrorKind::TimedOut(_));
-        if self.failure.is_none() && (self.phase == Phase::Connecting || self.peer_closed || is_ours) {
+        if self.failure.is_none()
+            && (self.phase == Phase::Connecting || self.peer_closed || self.has_given_up || is_ours)
+        {
             out.clear();
             return self.fail(socket, TlsFailure::Connection(error.clone()), out);
         }
@@ -534,6 +548,14 @@ impl Session {
             Phase::Ready => socket.resume(),
             Phase::Connecting | Phase::Handshaking => {}
         }
+    }
+
+    /// Waits no longer for the end of the peer's stream, only for its FIN. The socket has its own
+    /// limit for that, which does not cut our answer.
+    pub(crate) fn give_up(&mut self, socket: &mut Socket<'_>) {
+        self.has_given_up = true;
+        self.incoming = Vec::new();
+        socket.discard();
     }
 
     /// The program has seen all that the peer sends.

@@ -5,7 +5,7 @@
 use finale::Socket;
 use finale::lifecycle::State;
 
-use super::{Next, Owed, Phase, Session};
+use super::{Limit, Next, Owed, Phase, Session};
 use crate::failure::TlsFailure;
 
 impl Session {
@@ -38,6 +38,21 @@ impl Session {
 
     pub(crate) const fn peer_closed(&self) -> bool {
         self.peer_closed
+    }
+
+    /// Whether this limit still applies.
+    pub(crate) fn is_within(&self, limit: Limit, socket: &Socket<'_>) -> bool {
+        match limit {
+            _ if self.is_closed => false,
+            Limit::Handshake => self.is_handshaking(),
+            Limit::Linger => self.is_lingering(socket),
+        }
+    }
+
+    /// Our side has ended, and the program discards what the peer still sends.
+    pub(crate) fn is_lingering(&self, socket: &Socket<'_>) -> bool {
+        let may_end = !self.peer_closed && !self.has_given_up && self.failure.is_none();
+        self.is_discarding && may_end && socket.end_called()
     }
 
     /// The state of the stream: connected after the handshake, and half-closed after `end`.
