@@ -116,8 +116,11 @@ impl Http {
             // The client does not take its answer, or does not finish.
             socket.destroy();
         } else if connection.parser.is_between_requests() {
-            // A request that is in flight gets no answer and no reset. The client can repeat it.
+            // A request that is in flight gets no answer and no reset. The client can repeat it. It is
+            // dropped, so the limit of a close applies, and not the longer one of a half-closed
+            // connection.
             socket.end();
+            socket.discard();
         } else {
             connection.last_words(socket, 408);
         }

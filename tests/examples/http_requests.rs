@@ -296,6 +296,13 @@ fn a_request_has_30_s_however_it_drips_and_silence_15_s() {
     assert!((15..=16).contains(&time.as_secs()), "{time:?}");
 }
 
+#[test]
+fn a_client_that_never_finishes_is_let_go_30_s_after_the_idle_time() {
+    let (how, received, time) = ending(Script::new().receive_end());
+    assert!(received.is_empty() && how.contains("timed out"), "{how} {received}");
+    assert!((45..=47).contains(&time.as_secs()), "{time:?}");
+}
+
 /// Everything that the parser finds in these pieces, up to the first request that it refuses.
 fn parts<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> (Vec<Part>, Option<RequestError>) {
     let (mut parser, mut parts) = (Parser::default(), Vec::new());

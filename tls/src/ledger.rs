@@ -17,6 +17,9 @@ struct Write {
     plaintext: u64,
 }
 
+/// An empty list keeps memory for this many.
+const KEPT_WRITES: usize = 4;
+
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     writes: VecDeque<Write>,
@@ -29,17 +32,22 @@ pub(crate) struct Ledger {
 }
 
 impl Ledger {
-    /// Notes a write. The kernel has taken `taken` bytes of ciphertext until now.
-    pub(crate) fn note(&mut self, ciphertext: usize, plaintext: usize, taken: u64) {
+    /// The kernel has taken `taken` bytes of ciphertext until now.
+    pub(crate) fn settle(&mut self, taken: u64) {
         while let Some(write) = self.writes.front()
             && write.end <= taken
         {
             self.taken = write.plaintext;
             self.writes.pop_front();
         }
-        if self.writes.is_empty() {
-            self.writes = VecDeque::new(); // Its memory is released.
+        if self.writes.is_empty() && self.writes.capacity() > KEPT_WRITES {
+            self.writes = VecDeque::new();
         }
+    }
+
+    /// Notes a write. The kernel has taken `taken` bytes of ciphertext until now.
+    pub(crate) fn note(&mut self, ciphertext: usize, plaintext: usize, taken: u64) {
+        self.settle(taken);
         let mut start = self.ciphertext;
         self.ciphertext += ciphertext as u64;
         self.plaintext += plaintext as u64;

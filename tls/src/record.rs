@@ -3,6 +3,9 @@
 //! Invariant: nothing here knows a socket. rustls keeps no input: what it has not consumed stays
 //! with the caller, at the same place, until it has.
 
+use std::sync::Arc;
+
+use finale::Buffer;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus, WriteTraffic};
@@ -20,34 +23,51 @@ pub(crate) enum Connection {
 /// Bytes for the peer. The memory is kept and not cleared, because clearing costs as much as copying.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
-    bytes: Vec<u8>,
+    /// Shared with the queue of a socket after [`give`](Output::give), until the kernel has it.
+    bytes: Arc<Vec<u8>>,
     len: usize,
+    /// Memory that was given away, and can be used again when it has come back.
+    given: Vec<Arc<Vec<u8>>>,
 }
+
+/// How many pieces of memory are kept. A socket that does not send its own keeps it from the others.
+const GIVEN: usize = 4;
 
 impl Output {
     pub(crate) fn with_capacity(bytes: usize) -> Self {
-        Self { bytes: vec![0; bytes], len: 0 }
+        Self { bytes: Arc::new(vec![0; bytes]), len: 0, given: Vec::new() }
     }
 
     pub(crate) fn clear(&mut self) {
         self.len = 0;
+        if Arc::get_mut(&mut self.bytes).is_some() {
+            return;
+        }
+        let back = self.given.iter_mut().position(|given| Arc::get_mut(given).is_some());
+        let next = back.map_or_else(Arc::default, |back| self.given.swap_remove(back));
+        let old = std::mem::replace(&mut self.bytes, next);
+        if self.given.len() < GIVEN {
+            self.given.push(old);
+        }
     }
 
     pub(crate) fn filled(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    pub(crate) fn into_filled(mut self) -> Vec<u8> {
-        self.bytes.truncate(self.len);
-        self.bytes
+    /// The same bytes without a copy. The next [`clear`](Output::clear) takes other memory.
+    pub(crate) fn give(&self) -> Buffer {
+        Buffer::shared(&self.bytes, ..self.len)
     }
 
     /// Room for this many bytes.
     fn room(&mut self, count: usize) -> &mut [u8] {
-        if self.bytes.len() < self.len + count {
-            self.bytes.resize(self.len + count, 0);
+        // It is not shared since it was cleared.
+        let bytes = Arc::make_mut(&mut self.bytes);
+        if bytes.len() < self.len + count {
+            bytes.resize(self.len + count, 0);
         }
-        &mut self.bytes[self.len..]
+        &mut bytes[self.len..]
     }
 
     fn fill(&mut self, wanted: usize, mut write: impl FnMut(&mut [u8]) -> Result<usize, Failed>) -> Result<(), Error> {

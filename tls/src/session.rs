@@ -26,6 +26,10 @@ const MAX_HANDSHAKE_BYTES: usize = 256 * 1024;
 /// Longer writes get memory of their own, which the socket's queue takes over.
 const SHARED_BYTES: usize = 64 * 1024;
 
+/// From here on the queue shares the memory of the output. Below, it would hold much more memory
+/// than it has bytes.
+const GIVEN_BYTES: usize = 32 * 1024;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// TCP is not connected yet.
@@ -164,6 +168,7 @@ impl Session {
         out: &mut Output,
     ) -> bool {
         let is_usable = self.phase == Phase::Ready && self.failure.is_none();
+        self.ledger.settle(socket.bytes_written());
         match event {
             Event::Ready => {
                 self.begin(socket, out);
@@ -419,12 +424,15 @@ impl Session {
         if count <= SHARED_BYTES {
             out.clear();
             self.encrypt(socket, parts, out)?;
-            return self.queue(socket, count, out.filled().len(), |socket| socket.write(out.filled()));
+            let write = |socket: &mut Socket<'_>| match count < GIVEN_BYTES {
+                true => socket.write(out.filled()),
+                false => socket.write_owned(out.give()),
+            };
+            return self.queue(socket, count, out.filled().len(), write);
         }
         let mut own = Output::with_capacity(count + (count / RECORD_BYTES + 2) * 64);
         self.encrypt(socket, parts, &mut own)?;
-        let own = own.into_filled();
-        self.queue(socket, count, own.len(), |socket| socket.write_owned(own))
+        self.queue(socket, count, own.filled().len(), |socket| socket.write_owned(own.give()))
     }
 
     fn encrypt(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<(), Error> {

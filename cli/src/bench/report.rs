@@ -215,6 +215,10 @@ impl Report {
                 of(&[local, peer, unknown]) == u128::from(successful),
                 "first_fin has not each successful connection once",
             ),
+            (
+                self.tls.is_none_or(|tls| tls.resumed <= tls.handshakes),
+                "more sessions were resumed than handshakes were done",
+            ),
             (self.seconds >= 0.0, "the time is negative"),
             (self.loads > 0, "it is the result of no load"),
             (

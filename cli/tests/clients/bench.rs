@@ -520,6 +520,8 @@ fn what_can_not_be_merged_is_refused_in_one_line() {
         ("\"first\":\"client\"", "\"first\":\"server\"", "first is client and server"),
         ("\"timeout_ms\":10000", "\"timeout_ms\":9", "timeout_ms is 10000 and 9"),
         ("\"rate\":null", "\"rate\":5", "rate is no rate and a rate"),
+        ("\"tls\":null", "\"tls\":{\"handshakes\":3,\"resumed\":0,\"resumption\":false}", "tls is off and on"),
+        ("\"tls\":null", "\"tls\":{\"handshakes\":3,\"resumed\":4,\"resumption\":true}", "more sessions were resumed"),
         ("\"connections\":3", "\"connections\":4", "the histogram has not as many latencies"),
         ("\"histogram\":\"", "\"histogram\":\"?", "the histogram is not base64"),
         ("\"histogram\":\"", "\"histogram\":\"AAAA", "the histogram can't be read"),

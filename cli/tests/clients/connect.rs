@@ -290,6 +290,7 @@ fn a_clean_ending_as_json_has_every_part_of_the_text() {
     let expected = json!({
         "target": addr, "clean": true, "acknowledged": true, "kind": "confirmed", "first_fin": "local", "time_wait": "local",
         "peer": addr, "bytes_read": 6, "bytes_written": 8, "bytes_unsent": 0, "input_left": false,
+        "tls": null,
     });
     assert_eq!(ending(&outcome), expected);
     server.join().expect("the server ends");

@@ -185,6 +185,7 @@ impl Operator<'_> {
         stop: StopOptions,
     ) -> Result<(), finale::Error> {
         self.is_stopping = true;
+        self.listening.close();
         service.stop(&mut tls.context(reactor.context()));
         reactor.stop_listener(self.listener.id, stop.limit(STOP_LIMIT))
     }

@@ -30,7 +30,8 @@ const BACKLOG: i32 = 4096;
 /// The listening socket of this process.
 #[derive(Debug)]
 pub(crate) struct Listening {
-    socket: Socket,
+    /// `None` when this process stops. While a copy is open, the kernel queues clients for it.
+    socket: Option<Socket>,
     /// The process that this one replaces, until this one serves.
     predecessor: Option<UnixStream>,
     pub(crate) is_restarting: bool,
@@ -45,7 +46,7 @@ impl Listening {
             // It is a stream and no listener, and is not used as one.
             let stream = if is_restart { passed.take_unix_listener(1)? } else { None };
             let predecessor = stream.map(|stream| UnixStream::from(OwnedFd::from(stream)));
-            return Ok(Self { socket: listener.into(), predecessor, is_restarting: false });
+            return Ok(Self { socket: Some(listener.into()), predecessor, is_restarting: false });
         }
         let open = || {
             let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
@@ -55,12 +56,18 @@ impl Listening {
             Ok(socket)
         };
         let socket = open().map_err(|error: io::Error| io::Error::new(error.kind(), format!("{addr}: {error}")))?;
-        Ok(Self { socket, predecessor: None, is_restarting: false })
+        Ok(Self { socket: Some(socket), predecessor: None, is_restarting: false })
     }
 
     /// For the reactor.
     pub(crate) fn copy(&self) -> io::Result<TcpListener> {
-        self.socket.try_clone().map(TcpListener::from)
+        let socket = self.socket.as_ref().ok_or(io::ErrorKind::NotConnected)?;
+        socket.try_clone().map(TcpListener::from)
+    }
+
+    /// The reactor alone decides how long its copy is open.
+    pub(crate) fn close(&mut self) {
+        self.socket = None;
     }
 
     /// This process serves, so the other one can stop. If it has died there is nothing to do.
@@ -93,7 +100,7 @@ impl Listening {
         let mut command = Command::new(program);
         command.args(std::env::args_os().skip(1)).env_remove("LISTEN_PID");
         command.env("LISTEN_FDS", "2").env("LISTEN_FDNAMES", NAMES);
-        let passed = [self.socket.try_clone()?.into(), theirs.into()].into_iter().zip(FIRST..);
+        let passed = [self.copy()?.into(), theirs.into()].into_iter().zip(FIRST..);
         let mappings = passed.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect();
         command.fd_mappings(mappings).map_err(io::Error::other)?;
         Ok((command.spawn()?, ours))

@@ -26,13 +26,14 @@ const IDLE: Duration = Duration::from_secs(15);
 /// How long a request may take from its first byte to its last. It ends clients that send byte by
 /// byte.
 const REQUEST: Duration = Duration::from_secs(30);
-/// How long a client may take no byte of its answer.
+/// How long a client may take no byte of its answer, or its machine may be gone.
 const WRITE: Duration = Duration::from_secs(30);
 /// Attachments that are received or sent at a time: they are whole in memory.
 const HEAVY: usize = 64;
 
 pub(crate) fn listen_options(options: &Options) -> ListenOptions {
-    ListenOptions::default().idle_timeout(IDLE).write_timeout(WRITE).max_connections(options.max_connections)
+    let listen = ListenOptions::default().idle_timeout(IDLE).write_timeout(WRITE).user_timeout(WRITE);
+    listen.max_connections(options.max_connections)
 }
 
 #[derive(Debug)]
@@ -288,8 +289,11 @@ impl Service {
         } else if connection.state != State::Reading || connection.is_full {
             // The silence is ours, or `WRITE` ends it.
         } else if connection.parser.is_between_requests() {
-            // A request that is in flight gets no answer and no reset. The client can repeat it.
+            // A request that is in flight gets no answer and no reset. The client can repeat it. It is
+            // dropped, so the limit of a close applies, and not the longer one of a half-closed
+            // connection.
             socket.end();
+            socket.discard();
         } else {
             self.refuse(socket, Reply::error(408, "the request was not complete in time"));
         }

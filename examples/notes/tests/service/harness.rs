@@ -51,7 +51,10 @@ impl Notes {
     pub(crate) fn start(folder: &Path, args: &[&str]) -> Self {
         let (out, pipe) = std::io::pipe().expect("descriptors");
         let mut command = Command::new(env!("CARGO_BIN_EXE_notes"));
-        command.args(["--listen", "127.0.0.1:0", "--data"]).arg(folder.join("notes.db")).args(args);
+        if !args.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.arg("--data").arg(folder.join("notes.db")).args(args);
         let child = command.stdin(Stdio::null()).stdout(pipe).spawn().expect("it starts");
         // It holds an end of the pipe.
         drop(command);
@@ -97,10 +100,11 @@ impl Notes {
         self.child.wait().expect("it ends")
     }
 
-    /// SIGKILL: it can do nothing more.
-    pub(crate) fn kill(mut self) {
-        self.child.kill().expect("it runs");
-        self.wait();
+    /// SIGKILL to the process that serves: it can do nothing more.
+    pub(crate) fn kill(self) {
+        signal_to(self.pid, Signal::KILL);
+        // The last end of its output is closed when it is gone.
+        while self.lines.recv().is_ok() {}
     }
 
     /// The value of a metric.
@@ -185,8 +189,12 @@ pub(crate) struct Answer {
 
 impl Client {
     pub(crate) fn connect(at: &Address) -> Self {
-        let stream = TcpStream::connect(at.addr).expect("it listens");
-        stream.set_read_timeout(Some(GUARD)).expect("set");
+        Self::try_connect(at).expect("it listens")
+    }
+
+    pub(crate) fn try_connect(at: &Address) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(at.addr)?;
+        stream.set_read_timeout(Some(GUARD))?;
         let stream = match &at.config {
             Some(config) => {
                 let name = ServerName::try_from("localhost").expect("a name");
@@ -195,7 +203,7 @@ impl Client {
             }
             None => Stream::Plain(stream),
         };
-        Self { stream: BufReader::new(stream) }
+        Ok(Self { stream: BufReader::new(stream) })
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -117,6 +117,23 @@ fn if_the_next_process_fails_this_one_continues_and_can_be_restarted_later() {
 }
 
 #[test]
+fn a_service_that_stops_refuses_new_clients_while_the_last_request_is_under_way() {
+    let mut notes = Notes::start(&folder("restart_refused"), &[]);
+    let text = note("POST", "/api/notes", "the last one");
+    let mut last = notes.client();
+    last.send(&text[..text.len() / 2]);
+    notes.signal(Signal::TERM);
+    notes.wait_for_line("stopping");
+    // The listener closes in the next turn of the reactor.
+    let is_refused = (0..1000).any(|_| Client::try_connect(&notes.at).is_err());
+    assert!(is_refused, "no client waits for a process that does not accept");
+    last.send(&text[text.len() / 2..]);
+    assert_eq!(last.answer().status, 201);
+    drop(last);
+    assert!(notes.wait().success());
+}
+
+#[test]
 fn an_idle_connection_is_ended_by_a_stop_and_a_second_signal_ends_all() {
     let mut notes = Notes::start(&folder("restart_idle"), &[]);
     let mut idle = notes.client();
