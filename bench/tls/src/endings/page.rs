@@ -6,6 +6,7 @@ use std::process::Command;
 use super::program::Program;
 use super::run::Table;
 use super::short;
+use crate::prose::wrapped;
 
 const HEAD: &str = "\
 # How programs report the end of a TLS stream
@@ -87,5 +88,6 @@ fn versions(page: &mut String, tables: &[Table]) {
     }
     let known = known.iter().map(|(name, version)| format!("{name}: {version}"));
     let lock = ["rustls", "tokio-rustls"].map(|name| format!("{name}: {}", crate::cost::version(name)));
-    let _ = writeln!(page, "Versions: {}.\n", known.chain(lock).collect::<Vec<_>>().join("; "));
+    let versions = format!("Versions: {}.", known.chain(lock).collect::<Vec<_>>().join("; "));
+    let _ = writeln!(page, "{}", wrapped(&versions));
 }
