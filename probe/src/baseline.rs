@@ -8,6 +8,7 @@ use crate::answer::{Answer, End, Framing, Got, Outcome, Shape};
 use crate::client::{Client, Seen};
 use crate::report::{micros, millis};
 use crate::session::{Broken, Open, Session};
+use crate::tls::Version;
 
 /// What a polite client sees, at least three times.
 ///
@@ -34,6 +35,14 @@ pub struct Baseline {
     pub end: &'static str,
     /// The server's FIN was there when the last bytes were.
     pub together: bool,
+    /// The version of TLS: `1.2` or `1.3`. `None` without TLS.
+    pub tls: Option<&'static str>,
+    /// The application protocol that was negotiated (ALPN).
+    pub alpn: Option<String>,
+    /// Whether each end of the server came with its close_notify. `false`: at least one was a FIN
+    /// without it, so a client can't distinguish the end from a cut. `None` without TLS, and if it
+    /// had not ended.
+    pub close_notify: Option<bool>,
     /// The median time from the request to the last byte, in microseconds.
     pub time_us: u64,
     /// The longest time.
@@ -74,7 +83,8 @@ impl Baseline {
             served = served.max(took);
             let seen = session.seen(client).clone();
             if let Some((_, kind)) = seen.failed {
-                return Err(Broken::NoBaseline(format!("a polite client could not connect: {kind}")));
+                let why = seen.tls.as_ref().and_then(|tls| tls.failure.clone()).unwrap_or_else(|| kind.to_string());
+                return Err(Broken::NoBaseline(format!("a polite client could not connect: {why}")));
             }
             // What arrives after its FIN is no answer to a polite client.
             let wrong = no_answer(session, &stayed, &seen).or_else(|| not_as_expected(session, &stayed));
@@ -132,6 +142,9 @@ impl Baseline {
                 End::Open | End::Refused => "open",
             },
             together: all.iter().all(|seen| seen.fin_with_data),
+            tls: last.tls.as_ref().and_then(|tls| tls.version).map(Version::name),
+            alpn: last.tls.as_ref().and_then(|tls| tls.alpn.clone()),
+            close_notify: close_notify(all),
             time_us: micros(times.get(times.len() / 2)),
             slowest_us: micros(times.last()),
             reusable: false,
@@ -180,14 +193,34 @@ impl Baseline {
         self.shape.got(answer)
     }
 
+    /// The clients spoke TLS 1.2.
+    pub(crate) fn is_tls12(&self) -> bool {
+        self.tls == Some(Version::Tls12.name())
+    }
+
     /// The median time of a polite client.
     pub(crate) const fn time(&self) -> Duration {
         Duration::from_micros(self.time_us)
     }
 }
 
+/// Whether the ends of the server had close_notify, as far as it has ended.
+fn close_notify(all: &[Seen]) -> Option<bool> {
+    if all.iter().any(Seen::is_truncated) {
+        return Some(false);
+    }
+    let has_it = |seen: &Seen| seen.tls.as_ref().is_some_and(|tls| tls.close_notify.is_some());
+    all.iter().all(has_it).then_some(true)
+}
+
+/// The first bytes of an alert (RFC 8446 section 5.1).
+const TLS_ALERT: [u8; 2] = [21, 3];
+
 /// Why a polite client has no answer: what it had seen before and after its own FIN.
 fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
+    if session.options.tls.is_none() && stayed.answer.head.starts_with(&TLS_ALERT) {
+        return Some("the server answers with an alert of TLS: it has to be probed with TLS (--tls)".to_owned());
+    }
     if stayed.answer.bytes > 0 {
         return None;
     }

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use finale::{ConnectionError, ConnectionErrorKind, Ending, Event, PeerEnd, SocketId};
+use finale::{ConnectionError, ConnectionErrorKind, Ending, Event, LayerErrorKind, PeerEnd, SocketId};
 
 use crate::answer::{Answer, End};
 use crate::answers::Answers;
+use crate::tls::TlsSeen;
 
 /// A client of the session. The name stays valid after its connection is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -66,6 +67,8 @@ pub(crate) struct Seen {
     pub(crate) was_open: bool,
     /// What the server's kernel had not acknowledged when its FIN was seen.
     pub(crate) unacked_at_fin: Option<u32>,
+    /// It speaks TLS. Then the FIN here is the server's close_notify or FIN, whichever came first.
+    pub(crate) tls: Option<TlsSeen>,
 }
 
 impl Seen {
@@ -93,6 +96,7 @@ impl Seen {
             asked: 0,
             was_open: false,
             unacked_at_fin: None,
+            tls: None,
         }
     }
 
@@ -132,6 +136,39 @@ impl Seen {
             Event::Close(ending) => self.ending = Some(ending.clone()),
             _ => {}
         }
+    }
+
+    /// Notes an event of the TCP connection under TLS: what the server's kernel and ours do.
+    pub(crate) fn note_tcp(&mut self, now: Instant, event: &Event<'_>) {
+        match event {
+            Event::PeerEnded(_) | Event::End | Event::Close(_) => self.note(now, event.clone(), false),
+            Event::Error(error) if error.kind == ConnectionErrorKind::Reset => self.note(now, event.clone(), false),
+            _ => {}
+        }
+    }
+
+    /// Notes an event of the TLS stream. What is of TCP was noted before.
+    pub(crate) fn note_tls(&mut self, now: Instant, event: Event<'_>, more: bool) {
+        match event {
+            Event::Ready | Event::Data(_) => self.note(now, event, more),
+            Event::End => {
+                self.fin.get_or_insert(now);
+                self.tls.iter_mut().for_each(|tls| tls.close_notify = Some(now));
+            }
+            // The end that it had instead was noted.
+            Event::Error(error) if error.kind == ConnectionErrorKind::Layer(LayerErrorKind::Truncated) => {}
+            Event::Error(error) if self.reset.is_none() => {
+                self.failed = Some((now, error.kind));
+                self.tls.iter_mut().for_each(|tls| tls.failure = Some(error.to_string()));
+            }
+            _ => {}
+        }
+    }
+
+    /// The server's FIN came without its close_notify: the client can't distinguish that from a cut.
+    pub(crate) fn is_truncated(&self) -> bool {
+        let is_open = |tls: &TlsSeen| tls.close_notify.is_none();
+        self.connected.is_some() && self.read_to_end && self.reset.is_none() && self.tls.as_ref().is_some_and(is_open)
     }
 
     /// Its connection is no longer the reactor's.

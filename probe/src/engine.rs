@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use finale::trace::{KernelView, Recorder};
-use finale::{ConnectOptions, Error, Event, RecordedReactor, Socket, SocketId};
+use finale::{ConnectOptions, Context, Error, Event, RecordedReactor, Socket, SocketId};
 
 use crate::sockopt;
 
@@ -17,6 +17,7 @@ pub(crate) trait Engine {
     /// The next event, until `deadline`.
     fn next_before(&mut self, deadline: Instant) -> Result<Option<(Socket<'_>, Event<'_>)>, Error>;
     fn socket(&mut self, id: SocketId) -> Option<Socket<'_>>;
+    fn context(&mut self) -> Context<'_>;
     fn kernel_view(&mut self, id: SocketId) -> Option<KernelView>;
     /// Since when no acknowledgement has arrived, if the kernel says it.
     fn since_last_ack(&self, _id: SocketId) -> Option<Duration> {
@@ -67,6 +68,10 @@ impl Engine for Real {
 
     fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         self.reactor.socket(id)
+    }
+
+    fn context(&mut self) -> Context<'_> {
+        self.reactor.context()
     }
 
     fn kernel_view(&mut self, id: SocketId) -> Option<KernelView> {

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use finale::KeepAlive;
+use finale::{KeepAlive, Stream as _};
 
 use crate::client::Client;
 use crate::session::{Broken, Session};
@@ -51,7 +51,7 @@ impl Session {
         let begun = self.now();
         for client in clients {
             if let Some(mut socket) = self.socket(*client) {
-                let _ = socket.set_keep_alive(times);
+                let _ = socket.socket().set_keep_alive(times);
             }
         }
         self.wait_until(LIMIT, |session| {
@@ -64,7 +64,7 @@ impl Session {
         let held = clients.iter().map(|client| self.held_as_seen(*client, begun)).collect();
         for client in clients {
             if let Some(mut socket) = self.socket(*client) {
-                let _ = socket.set_keep_alive(None);
+                let _ = socket.socket().set_keep_alive(None);
             }
         }
         Ok(held)

@@ -86,16 +86,19 @@ mod session;
 mod simulated;
 mod sockopt;
 mod stop;
+mod tls;
 mod watch;
 
 pub use answer::Framing;
 pub use baseline::Baseline;
 pub use cases::Need;
+pub use finale_tls;
 pub use options::{Claims, Options, Stop, StopCall};
 pub use report::{BystanderReport, CaseReport, Path, Report, Verdict};
 pub use run::{ProbeError, Progress, probe};
 #[cfg(feature = "sim")]
 pub use simulated::probe_simulated;
+pub use tls::TlsOptions;
 
 /// A case that the probe knows.
 ///

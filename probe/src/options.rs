@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::answer::Framing;
+use crate::tls::TlsOptions;
 
 /// What to probe, and how: change the fields of [`Options::new`].
 ///
@@ -23,6 +24,9 @@ pub struct Options {
     pub request: Vec<u8>,
     /// How the end of its answer is found.
     pub framing: Framing,
+    /// All clients speak TLS: what the cases call a FIN is close_notify and a FIN then, and the data
+    /// is that in the records.
+    pub tls: Option<TlsOptions>,
     /// The server speaks first: nothing is sent before its greeting.
     pub server_first: bool,
     /// Sent before the request, such as a login or an upgrade. Its answer is over after a silence
@@ -159,6 +163,7 @@ impl Options {
         Self {
             request: request.as_ref().to_vec(),
             framing: Framing::Auto,
+            tls: None,
             server_first: false,
             preface: Vec::new(),
             slow_request: None,

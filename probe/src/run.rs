@@ -118,7 +118,7 @@ pub(crate) fn probe_with(
     engine: impl Fn() -> Result<Box<dyn Engine>, finale::Error>,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<Report, ProbeError> {
-    let chosen = choose(&options.cases)?;
+    let chosen = choose(&options.cases, options.tls.is_some())?;
     options.check().map_err(ProbeError::Options)?;
     progress(Progress::Baseline);
     let mut reasons = Vec::new();
@@ -183,12 +183,16 @@ fn run(
     Ok(report)
 }
 
-fn choose(ids: &[String]) -> Result<Vec<&'static Case>, ProbeError> {
+fn choose(ids: &[String], has_tls: bool) -> Result<Vec<&'static Case>, ProbeError> {
     if let Some(id) = ids.iter().find(|id| cases::all().all(|case| case.id != **id)) {
         let known: Vec<&str> = cases::all().map(|case| case.id).collect();
         return Err(ProbeError::Options(format!("there is no case {id}; there are {}", known.join(", "))));
     }
-    Ok(cases::all().filter(|case| ids.is_empty() || ids.iter().any(|id| id == case.id)).collect())
+    let is_chosen = |case: &&Case| match ids.is_empty() {
+        true => has_tls || !case.needs.contains(&Need::Tls),
+        false => ids.iter().any(|id| id == case.id),
+    };
+    Ok(cases::all().filter(is_chosen).collect())
 }
 
 fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
@@ -308,6 +312,10 @@ fn lacks(session: &Session, case: &Case) -> Option<String> {
             Need::Reuse if session.persistent.is_none() => "the server does not answer two requests on one connection",
             Need::Stop if options.stop.is_none() => "needs a way to stop the server (--on-stop or --pid)",
             Need::Reload if options.reload.is_none() => "needs a way to reload the server (--on-reload)",
+            Need::Tls if options.tls.is_none() => "only over TLS (--tls)",
+            Need::HalfClose if session.baseline.as_ref().is_some_and(Baseline::is_tls12) => {
+                "in TLS 1.2 a server may drop its answer at the client's close_notify (RFC 5246 section 7.2.1)"
+            }
             _ => return None,
         };
         Some(reason.to_owned())

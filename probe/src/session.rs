@@ -5,6 +5,7 @@
 //! waits returns `Broken` only for what makes the whole probe worthless.
 
 mod crowd;
+mod events;
 mod pace;
 mod persistent;
 
@@ -14,7 +15,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use finale::trace::{Call, What};
-use finale::{ConnectOptions, ConnectionErrorKind, Event, Socket, SocketMap};
+use finale::{ConnectOptions, SocketId, SocketMap, Stream as _};
+use finale_tls::{Tls, TlsSocket};
 
 use crate::answer::{Framing, Length, Outcome};
 use crate::baseline::Baseline;
@@ -23,6 +25,7 @@ use crate::client::{Client, Seen, Stage};
 use crate::engine::Engine;
 use crate::options::Options;
 use crate::stop::Stopped;
+use crate::tls::{self, TlsSeen};
 pub(crate) use persistent::{Fate, Persistent};
 
 /// Why a probe can't continue.
@@ -56,6 +59,8 @@ pub(crate) struct Open {
     pub(crate) bare: bool,
     /// The local address, where it is not the system's choice.
     pub(crate) source: Option<IpAddr>,
+    /// Without TLS, also where the others have it.
+    pub(crate) raw: bool,
 }
 
 struct Entry {
@@ -78,6 +83,8 @@ pub(crate) const LEAVE: Duration = Duration::from_millis(500);
 /// Clients on one reactor.
 pub(crate) struct Session {
     pub(crate) engine: Box<dyn Engine>,
+    /// Those of clients with TLS. Others pass through it.
+    tls: Tls,
     pub(crate) target: SocketAddr,
     pub(crate) options: Options,
     /// How the end of an answer is found, as far as it is known.
@@ -132,6 +139,7 @@ impl Session {
     pub(crate) fn new(engine: Box<dyn Engine>, target: SocketAddr, options: Options) -> Self {
         Self {
             engine,
+            tls: tls::sessions(&options),
             target,
             framing: options.framing.clone(),
             options,
@@ -195,13 +203,23 @@ impl Session {
         if let Some(source) = open.source {
             options = options.local_addr(SocketAddr::new(source, 0));
         }
-        let id = self.engine.connect(self.target, options).map_err(|error| Broken::Own(error.to_string()))?;
+        let id = self.connect(options, open.raw)?;
         let client = self.next_client;
         self.next_client += 1;
         self.by_socket.insert(id, client);
-        let seen = Seen::new(id, self.now());
+        let mut seen = Seen::new(id, self.now());
+        seen.tls = self.options.tls.as_ref().filter(|_| !open.raw).map(|_| TlsSeen::default());
         self.clients.insert(client, Entry { seen, open: *open, is_sipping: false });
         Ok(Client(client))
+    }
+
+    fn connect(&mut self, options: ConnectOptions, is_raw: bool) -> Result<SocketId, Broken> {
+        let Some(with) = self.options.tls.as_ref().filter(|_| !is_raw) else {
+            return self.engine.connect(self.target, options).map_err(|error| Broken::Own(error.to_string()));
+        };
+        let (mut context, name) = (self.engine.context(), with.server_name.clone());
+        let begun = self.tls.connect(&mut context, self.target, options, &with.config, name);
+        begun.map_err(|error| Broken::Own(error.to_string()))
     }
 
     /// Whether something is exchanged before the request.
@@ -212,9 +230,9 @@ impl Session {
     // --- what a client does ---
 
     /// Its socket; `None` once its connection is over.
-    pub(crate) fn socket(&mut self, client: Client) -> Option<Socket<'_>> {
+    pub(crate) fn socket(&mut self, client: Client) -> Option<TlsSocket<'_>> {
         let id = self.entry(client).seen.id;
-        self.engine.socket(id)
+        self.engine.socket(id).map(|socket| self.tls.socket(socket))
     }
 
     /// Sends bytes. What is sent and ended without a wait between leaves in one segment.
@@ -433,51 +451,6 @@ impl Session {
         }
     }
 
-    /// Handles the events until `until`; at least those that are due.
-    fn pump(&mut self, until: Instant) -> Result<(), Broken> {
-        let own = |error: finale::Error| Broken::Own(error.to_string());
-        let now = self.engine.now();
-        let Some((mut socket, event)) = self.engine.next_before(until).map_err(own)? else {
-            if self.engine.now() < until {
-                // Nothing is open that could happen.
-                self.engine.wake_at(until);
-            }
-            return Ok(());
-        };
-        let Some(&client) = self.by_socket.get(socket.id()) else { return Ok(()) };
-        let Some(entry) = self.clients.get_mut(&client) else { return Ok(()) };
-        let more = matches!(event, Event::Data(_)) && socket.has_unread();
-        if matches!(event, Event::Data(_)) && entry.is_sipping {
-            entry.is_sipping = false;
-            socket.pause();
-        }
-        if matches!(event, Event::Ready) {
-            entry.seen.stage = match (entry.open.bare, self.options.server_first, self.options.preface.is_empty()) {
-                (false, true, _) => Stage::Greeting,
-                (false, false, false) => Stage::Preface,
-                _ => Stage::Ready,
-            };
-            if entry.seen.stage == Stage::Preface {
-                let _ = socket.write(&self.options.preface);
-            }
-            let took = now.saturating_duration_since(entry.seen.opened);
-            self.round_trip = Some(self.round_trip.map_or(took, |shortest| shortest.min(took)));
-        }
-        let resources =
-            |kind| matches!(kind, ConnectionErrorKind::OutOfResources | ConnectionErrorKind::NoLocalAddress);
-        let lacks = match event {
-            Event::Error(error) if resources(error.kind) => Some(error.to_string()),
-            _ => None,
-        };
-        let had_fin = entry.seen.fin.is_some();
-        entry.seen.note(socket.now(), event, more);
-        if !had_fin && entry.seen.fin.is_some() {
-            // Its FIN says what of ours had arrived before it left.
-            entry.seen.unacked_at_fin = self.engine.kernel_view(entry.seen.id).map(|view| view.unacked);
-        }
-        lacks.map_or(Ok(()), |what| Err(Broken::Own(format!("this machine can open no further connection: {what}"))))
-    }
-
     /// Takes clients past the greeting and the preface.
     fn advance_stages(&mut self) {
         if !self.has_prelude(&Open::default()) {
@@ -495,7 +468,8 @@ impl Session {
             };
             entry.seen.stage = next;
             entry.seen.mark();
-            let Some(mut socket) = self.engine.socket(entry.seen.id) else { continue };
+            let Some(socket) = self.engine.socket(entry.seen.id) else { continue };
+            let mut socket = self.tls.socket(socket);
             if next == Stage::Preface {
                 let _ = socket.write(&self.options.preface);
             } else if entry.open.paused {

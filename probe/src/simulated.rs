@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{Host, Network};
 use finale::trace::{KernelView, Recorder, Traced};
-use finale::{ConnectOptions, Error, Event, Reactor, Socket, SocketId};
+use finale::{ConnectOptions, Context, Error, Event, Reactor, Socket, SocketId};
 
 use crate::engine::{Engine, RECORDS};
 use crate::options::Options;
@@ -77,6 +77,10 @@ impl Engine for Simulated {
 
     fn socket(&mut self, id: SocketId) -> Option<Socket<'_>> {
         self.reactor.socket(id)
+    }
+
+    fn context(&mut self) -> Context<'_> {
+        self.reactor.context()
     }
 
     fn kernel_view(&mut self, id: SocketId) -> Option<KernelView> {

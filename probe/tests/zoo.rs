@@ -29,6 +29,8 @@ mod reading;
 mod stops;
 #[path = "../examples/zoo/talkers.rs"]
 mod talkers;
+#[path = "../examples/zoo/tls.rs"]
+mod tls;
 
 use std::fs;
 use std::net::SocketAddr;

@@ -50,6 +50,10 @@
 //! The peer's direction continues (RFC 8446 section 6.1). In TLS 1.2 the peer may drop what it has
 //! not sent yet (RFC 5246 section 7.2.1).
 //!
+//! Many clients send close_notify and close their socket at once. Our close_notify then meets a
+//! reset. If the program has written nothing after the peer's end, that reset cuts nothing: no
+//! `error` is delivered, and the ending is [`HandedOff`](finale::EndingKind::HandedOff).
+//!
 //! # Bounds
 //!
 //! - The handshake must be done within [10 s](Tls::set_handshake_timeout), and has at most 256 KiB.

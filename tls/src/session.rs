@@ -8,7 +8,7 @@ mod view;
 
 use std::time::Instant;
 
-use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Ending, EndingKind, Error, Event, PeerEnd, Socket};
+use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Error, Event, PeerEnd, Socket};
 
 use rustls::InvalidMessage;
 
@@ -101,6 +101,8 @@ pub(crate) struct Session {
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
+    /// What the program had written when the peer's close_notify arrived.
+    written_before_end: u64,
     /// The socket has delivered its `close`.
     pub(crate) is_closed: bool,
     pub(crate) end_called: bool,
@@ -136,6 +138,7 @@ impl Session {
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
+            written_before_end: 0,
             is_closed: false,
             end_called: false,
             end_waits: false,
@@ -297,6 +300,7 @@ impl Session {
         }
         if progress.peer_closed {
             self.peer_closed = true;
+            self.written_before_end = self.ledger.total() + self.early.len() as u64;
             self.owed.end = true;
             self.incoming = Vec::new();
         }
@@ -368,6 +372,9 @@ impl Session {
     /// The connection has failed.
     fn broke(&mut self, socket: &mut Socket<'_>, error: &ConnectionError, out: &mut Output) {
         let is_ours = matches!(error.kind, ConnectionErrorKind::TimedOut(_));
+        if error.kind == ConnectionErrorKind::Reset && self.is_complete(socket) {
+            return;
+        }
         if self.failure.is_none()
             && (self.phase == Phase::Connecting || self.peer_closed || self.has_given_up || is_ours)
         {
@@ -375,6 +382,14 @@ impl Session {
             return self.fail(socket, TlsFailure::Connection(error.clone()), out);
         }
         self.ended(socket, Some(error.clone()), out);
+    }
+
+    /// Both sides have ended, and the program has written nothing after the peer's end. Many clients
+    /// close their socket after their close_notify: the reset answers ours, and cuts nothing.
+    fn is_complete(&self, socket: &Socket<'_>) -> bool {
+        let total = self.ledger.total();
+        let is_taken = self.early.is_empty() && self.ledger.taken(socket.bytes_written()) == total;
+        self.peer_closed && self.end_called && is_taken && self.written_before_end == total
     }
 
     /// The stream has failed. `out` has what rustls wants to send about it.
@@ -390,18 +405,6 @@ impl Session {
         // close_notify the peer knows that it is cut.
         socket.end();
         socket.discard();
-    }
-
-    /// The report for the program, with the stream's numbers of bytes.
-    pub(crate) fn ending(&self, tcp: &Ending) -> Ending {
-        let mut ending = tcp.clone();
-        if let Some(failure) = &self.failure {
-            ending.kind = EndingKind::Failed(failure.to_error());
-        }
-        ending.bytes_read = self.bytes_read;
-        ending.bytes_written = self.ledger.taken(tcp.bytes_written);
-        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 - ending.bytes_written;
-        ending
     }
 }
 

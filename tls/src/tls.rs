@@ -209,6 +209,21 @@ impl Tls {
         TlsContext::new(context, &mut self.core)
     }
 
+    /// This socket with its session, if it has one: for a program that has a socket at hand.
+    ///
+    /// ```
+    /// use finale::{Context, SocketId, Stream};
+    /// use finale_tls::Tls;
+    /// fn hang_up(context: &mut Context<'_>, tls: &mut Tls, id: SocketId) {
+    ///     if let Some(socket) = context.socket(id) {
+    ///         tls.socket(socket).end();
+    ///     }
+    /// }
+    /// ```
+    pub const fn socket<'a>(&'a mut self, socket: Socket<'a>) -> TlsSocket<'a> {
+        TlsSocket::new(socket, &mut self.core)
+    }
+
     /// Handles an event of the reactor. The result has the events for the program: the same one if
     /// the socket has no session, otherwise those of the TLS stream that it has caused, from none to
     /// a few. An [`Event::Timer`] can be one of this layer's own; then it is not delivered.

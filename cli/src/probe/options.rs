@@ -13,6 +13,7 @@ use rustix::process::{Pid, test_kill_process};
 
 use super::preset::Preset;
 use crate::errors::Error;
+use crate::tls::{Client, ClientTls};
 use crate::values;
 
 /// Test how a server ends its connections: half-closes, resets, timeouts, stops
@@ -151,6 +152,8 @@ pub(crate) struct ProbeOptions {
     /// Show no progress bar
     #[arg(short, long, help_heading = REPORT)]
     pub(crate) quiet: bool,
+    #[command(flatten)]
+    tls: ClientTls,
 }
 
 /// The groups of options in the help.
@@ -202,9 +205,10 @@ impl ProbeOptions {
             let port = match scheme {
                 _ if host.contains(':') => "",
                 "http" => ":80",
+                "https" => ":443",
                 _ => ":PORT",
             };
-            let tls = if scheme == "https" { ", of a server without TLS" } else { "" };
+            let tls = if scheme == "https" { ", with --tls" } else { "" };
             return Err(Error::usage(format!("'{text}' is a URL; write HOST:PORT, as {host}{port}{tls}")));
         }
         match text.parse::<Target>() {
@@ -236,6 +240,7 @@ impl ProbeOptions {
         if let Some(end) = &self.expect_until {
             options.framing = Framing::Until(end.to_vec());
         }
+        options.tls = self.tls.open(self.target.as_deref().unwrap_or_default(), false)?.as_ref().map(Client::for_probe);
         options.preface = self.preface.as_deref().unwrap_or_default().to_vec();
         let bytes = |given: &Option<Bytes>| given.as_deref().map(<[u8]>::to_vec);
         options.slow_request = bytes(&self.slow_request);

@@ -30,6 +30,9 @@ pub(super) fn page(report: &Report, width: usize) -> String {
     let [answer, end] = baseline(&report.baseline);
     row(&mut page, "baseline", &answer, width);
     row(&mut page, "", &end, width);
+    if let Some(tls) = tls(&report.baseline) {
+        row(&mut page, "", &tls, width);
+    }
     page.push('\n');
     let longest = report.cases.iter().map(|case| case.id.len()).max().unwrap_or(0);
     for case in &report.cases {
@@ -141,6 +144,17 @@ fn baseline(baseline: &Baseline) -> [String; 2] {
         _ => format!("{first}, and the server had not ended when the client left"),
     };
     [answer, end + if baseline.reusable { "; a connection takes a second request" } else { "" }]
+}
+
+/// What was negotiated, and whether the server's ends can be trusted.
+fn tls(baseline: &Baseline) -> Option<String> {
+    let alpn = baseline.alpn.as_deref().map(|name| format!(", ALPN {}", printable(name))).unwrap_or_default();
+    let end = match baseline.close_notify {
+        Some(true) => "each end with close_notify",
+        Some(false) => "truncated: a FIN without close_notify, which no client can distinguish from a cut",
+        None => "not ended by the server",
+    };
+    Some(format!("TLS {}{alpn}; {end}", baseline.tls?))
 }
 
 /// The last line.

@@ -48,6 +48,11 @@ impl Client {
         self.resumes
     }
 
+    /// The same for a probe.
+    pub(crate) fn for_probe(&self) -> finale_probe::TlsOptions {
+        finale_probe::TlsOptions::new(Arc::clone(&self.config), self.server_name.clone())
+    }
+
     /// Connections to this target begin with a handshake.
     pub(crate) fn connect_to(&self, tls: &mut Tls, target: Target) -> Result<(), Error> {
         tls.connect_to(target, &self.config, self.server_name.clone())

@@ -156,10 +156,7 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
         ),
         (&["probe", "a:1", "--on-stop", "x", "--pid", "1"], "can't be used with"),
         (&["probe", "http://a:1/b", "--preset", "http"], "'http://a:1/b' is a URL; write HOST:PORT, as a:1; see"),
-        (
-            &["probe", "https://a/b", "--preset", "http"],
-            "is a URL; write HOST:PORT, as a:PORT, of a server without TLS; see",
-        ),
+        (&["probe", "https://a/b", "--preset", "http"], "is a URL; write HOST:PORT, as a:443, with --tls; see"),
         (
             &["probe", "a:1", "--preset", "http", "--pid", "2147483647"],
             "--pid 2147483647: it can't be stopped: No such",

@@ -7,7 +7,7 @@ use std::time::Duration;
 use finale_probe::{Options, Report, Verdict, probe};
 
 use crate::control::Control;
-use crate::{answers, bulk, correct, deadlines, deaths, endings, kept, odd, punctual, stops, talkers};
+use crate::{answers, bulk, correct, deadlines, deaths, endings, kept, odd, punctual, stops, talkers, tls};
 
 /// A server of the zoo.
 #[derive(Clone, Copy)]
@@ -40,6 +40,7 @@ pub(crate) fn all() -> Vec<Server> {
         punctual::SERVERS,
         kept::SERVERS,
         stops::SERVERS,
+        tls::SERVERS,
     ]
     .concat();
     all.sort_by_key(|server| !server.found_by.is_empty());

@@ -20,6 +20,7 @@ mod punctual;
 mod reading;
 mod stops;
 mod talkers;
+mod tls;
 
 use std::net::TcpListener;
 use std::process::ExitCode;

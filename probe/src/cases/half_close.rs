@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::exchange::{Owed, grade, wait_for_other};
-use super::{Case, Finding, Tally};
+use super::{Case, Finding, Need, Tally};
 use crate::answer::{End, Got, Outcome};
 use crate::client::{Client, Seen};
 use crate::report::Verdict;
@@ -16,7 +16,7 @@ pub(super) const CASES: &[Case] = &[Case {
     cure: "After a read of 0 bytes finish the answer, and close only then: the client's FIN ends its requests, and \
            not its interest.",
     cost: "6 connections per run, one at a time, and 3 slow requests; 120 and 4 s with 20 runs",
-    needs: &[],
+    needs: &[Need::HalfClose],
     run: half_close,
 }];
 

@@ -23,6 +23,7 @@ mod slow_reader;
 mod stop;
 mod storm;
 mod tally;
+mod tls;
 mod vanish;
 
 use std::collections::BTreeMap;
@@ -81,6 +82,11 @@ pub enum Need {
     Stop,
     /// `Options::reload`.
     Reload,
+    /// `Options::tls`. Without it the case is left out, unless it is named.
+    Tls,
+    /// A stream that the client can end before the server: not TLS 1.2, in which a server answers
+    /// close_notify at once with its own, and drops what it has not sent.
+    HalfClose,
 }
 
 impl Need {
@@ -95,6 +101,8 @@ impl Need {
             Self::Reuse => "a connection that can be used for two requests",
             Self::Stop => "a way to stop the server (--on-stop or --pid)",
             Self::Reload => "a way to reload the server (--on-reload)",
+            Self::Tls => "TLS (--tls)",
+            Self::HalfClose => "TLS 1.3, if it is over TLS",
         }
     }
 }
@@ -143,6 +151,7 @@ impl Finding {
 /// All cases, in the order in which they are run: what may hurt the server comes last.
 pub(crate) const ALL: &[&[Case]] = &[
     half_close::CASES,
+    tls::CASES,
     slow_reader::CASES,
     late_input::CASES,
     early_answer::CASES,

@@ -68,7 +68,7 @@ fn storm(session: &mut Session, count: usize, wave: usize) -> Result<usize, Brok
     while clients.len() < count {
         let begun = clients.len();
         for _ in 0..wave.min(count - begun) {
-            clients.push(session.start_now(&Open { bare: true, ..Open::default() })?);
+            clients.push(session.start_now(&Open { bare: true, raw: true, ..Open::default() })?);
         }
         waiting.extend_from_slice(&clients[begun..]);
         if wave == 1 {

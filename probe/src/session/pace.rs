@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use finale::Stream as _;
+
 use super::{Broken, Session};
 use crate::client::Client;
 
@@ -63,6 +65,6 @@ impl Session {
 
     /// Bytes that wait for the client's kernel.
     pub(super) fn queued(&mut self, client: Client) -> usize {
-        self.socket(client).map_or(0, |socket| socket.queued_bytes())
+        self.socket(client).map_or(0, |mut socket| socket.socket().queued_bytes())
     }
 }

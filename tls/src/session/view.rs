@@ -2,8 +2,8 @@
 //!
 //! Invariant: nothing here changes the socket.
 
-use finale::Socket;
 use finale::lifecycle::State;
+use finale::{Ending, EndingKind, Socket};
 
 use super::{Limit, Next, Owed, Phase, Session};
 use crate::failure::TlsFailure;
@@ -117,5 +117,20 @@ impl Session {
             return Some(Next::Error);
         }
         std::mem::take(&mut self.owed.close).then_some(Next::Close)
+    }
+
+    /// The report for the program, with the stream's numbers of bytes.
+    pub(crate) fn ending(&self, tcp: &Ending) -> Ending {
+        let mut ending = tcp.clone();
+        if let Some(failure) = &self.failure {
+            ending.kind = EndingKind::Failed(failure.to_error());
+        } else if ending.had_error() {
+            // A reset after both ends: whether the peer has read all is unknown.
+            ending.kind = EndingKind::HandedOff;
+        }
+        ending.bytes_read = self.bytes_read;
+        ending.bytes_written = self.ledger.taken(tcp.bytes_written);
+        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 - ending.bytes_written;
+        ending
     }
 }

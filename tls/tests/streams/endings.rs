@@ -196,3 +196,40 @@ fn bytes_that_are_no_tls_get_one_alert_and_a_fin_at_any_time() {
         }
     }
 }
+
+#[test]
+fn a_reset_that_answers_our_close_notify_is_no_failure_unless_it_can_have_cut_an_answer() {
+    for answers_after_the_end in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+            Event::Data(_) if !answers_after_the_end => drop(socket.write(b"answer")),
+            Event::End => {
+                if answers_after_the_end {
+                    socket.write(b"answer").expect("room");
+                }
+                socket.end();
+            }
+            _ => {}
+        };
+        scene.play(&mut peer, &mut program);
+        peer.write(b"question");
+        scene.play(&mut peer, &mut program);
+        peer.close_notify();
+        peer.fin();
+        // Our end is on its way when the peer resets.
+        while scene.last() != "end" {
+            scene.step(Duration::from_millis(1), &mut program);
+        }
+        peer.reset();
+        scene.play(&mut peer, &mut program);
+        let events = scene.events();
+        let tail = &events[events.len() - 2..];
+        if answers_after_the_end {
+            assert_eq!(tail[0], "error: reset by the peer");
+            assert!(tail[1].starts_with("close: error: reset by the peer"), "{tail:?}");
+        } else {
+            assert_eq!(tail[0], "end");
+            assert!(tail[1].starts_with("close: clean, handed off"), "{tail:?}");
+        }
+    }
+}

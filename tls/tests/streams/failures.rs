@@ -257,11 +257,12 @@ fn a_truncation_says_where_and_how() {
 }
 
 #[test]
-fn a_reset_after_both_ends_is_an_error_of_the_connection() {
+fn a_reset_after_both_ends_is_an_error_of_the_connection_if_an_answer_was_on_its_way() {
     let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
     let mut found = None;
     let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
         if matches!(event, Event::End) {
+            socket.write(b"answer").expect("room");
             socket.end();
         }
         if let Event::Error(error) = event {
