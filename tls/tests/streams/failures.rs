@@ -321,6 +321,17 @@ fn a_slow_handshake_fails_at_its_deadline_in_both_roles() {
 }
 
 #[test]
+fn the_idle_timeout_of_a_socket_ends_its_handshake() {
+    let options = ListenOptions::default().idle_timeout(Duration::from_secs(2));
+    let (mut scene, _peer) = Scene::server(&Configs::tls13(), options);
+    scene.tls.set_handshake_timeout(None);
+    let mut found = None;
+    scene.step(Duration::from_secs(3), &mut watch(&mut found));
+    assert_eq!(found.map(|(kind, _)| kind), Some(ConnectionErrorKind::Layer(LayerErrorKind::HandshakeTimeout)));
+    assert!(scene.last().starts_with("close: error: ") && scene.tls.is_empty(), "{:?}", scene.seen);
+}
+
+#[test]
 fn a_handshake_in_time_has_no_deadline_afterwards() {
     let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
     scene.tls.set_handshake_timeout(Duration::from_secs(1));
