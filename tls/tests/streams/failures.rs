@@ -61,6 +61,10 @@ fn a_certificate_that_is_not_valid_is_explained_to_both() {
     let [server, client] = reasons(&Configs::with(&[&version::TLS13], params));
     assert!(server.contains("bad_certificate"), "{server}");
     assert!(client.contains("another name") && client.contains("elsewhere.example"), "{client}");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let [_, client] = reasons(&Configs::with(&[&version::TLS13], params));
+    assert!(client.contains("CA:TRUE"), "{client}");
     let mut configs = Configs::tls13();
     configs.client = configs.with_roots(RootCertStore::empty());
     let [server, client] = reasons(&configs);
