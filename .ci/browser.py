@@ -48,7 +48,8 @@ class Browser:
         if phone:
             metrics = {"width": width, "height": height, "pixelRatio": 2}
             options["mobileEmulation"] = {"deviceMetrics": metrics}
-        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"}}
+        wanted = {"goog:chromeOptions": options, "goog:loggingPrefs": {"browser": "ALL"},
+                  "acceptInsecureCerts": True}
         self.path = ""
         made = self.call("POST", "/session", {"capabilities": {"alwaysMatch": wanted}})
         self.path = f"/session/{made['sessionId']}"

@@ -2,6 +2,8 @@
 //!
 //! Invariant: as for all methods of a socket, nothing here makes a system call.
 
+use std::time::Duration;
+
 use super::{Context, Socket};
 use crate::options::Farewell;
 use crate::table::entry::Flags;
@@ -28,6 +30,13 @@ impl Socket<'_> {
     #[must_use]
     pub fn write_limit(&self) -> usize {
         self.settings().map_or(0, |settings| settings.limit_bytes)
+    }
+
+    /// The [close timeout](crate::ListenOptions::close_timeout); `None` without one, and for a
+    /// placeholder.
+    #[must_use]
+    pub fn close_timeout(&self) -> Option<Duration> {
+        self.settings().and_then(|settings| settings.close_ms).map(Duration::from_millis)
     }
 
     /// With `true`, [`Event::Timeout`](crate::Event::Timeout) is delivered at the end of the

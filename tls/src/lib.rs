@@ -50,12 +50,19 @@
 //! The peer's direction continues (RFC 8446 section 6.1). In TLS 1.2 the peer may drop what it has
 //! not sent yet (RFC 5246 section 7.2.1).
 //!
+//! Many clients send close_notify and close their socket at once. Our close_notify then meets a
+//! reset. If the program has written nothing after the peer's end, that reset cuts nothing: no
+//! `error` is delivered, and the ending is [`HandedOff`](finale::EndingKind::HandedOff).
+//!
 //! # Bounds
 //!
 //! - The handshake must be done within [10 s](Tls::set_handshake_timeout), and has at most 256 KiB.
 //! - A stream holds at most one incomplete record (16 KiB) or message (64 KiB), what the program has
 //!   not read of one read of the reactor (64 KiB by default), and what it wrote, up to the
 //!   [write limit](finale::ListenOptions::write_limit). An idle stream holds none of these.
+//! - After `end` and `discard` the peer has the [close
+//!   timeout](finale::ListenOptions::close_timeout) for its close_notify, and the same time again for
+//!   its FIN, whatever it sends.
 //! - After 32 records in a row without data the stream fails. rustls permits 4 warning alerts, 1
 //!   attempt to renegotiate and 32 key updates in a row.
 //! - What a peer sends can't panic, with one exception in a build with debug assertions: an assertion

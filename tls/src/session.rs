@@ -8,7 +8,7 @@ mod view;
 
 use std::time::Instant;
 
-use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Ending, EndingKind, Error, Event, PeerEnd, Socket};
+use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Error, Event, PeerEnd, Socket};
 
 use rustls::InvalidMessage;
 
@@ -37,6 +37,13 @@ enum Phase {
     Handshaking,
     /// The handshake is done.
     Ready,
+}
+
+/// What must be over in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Limit {
+    Handshake,
+    Linger,
 }
 
 /// Events that the program has not seen.
@@ -83,8 +90,8 @@ pub(crate) struct Session {
     owed: Owed,
     pub(crate) failure: Option<TlsFailure>,
     pub(crate) server_name: Option<Box<str>>,
-    /// Its entry in the deadlines.
-    pub(crate) due: Option<Instant>,
+    /// Its entry in the deadlines, and what for.
+    pub(crate) due: Option<(Instant, Limit)>,
     ledger: Ledger,
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
@@ -94,6 +101,8 @@ pub(crate) struct Session {
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
+    /// What the program had written when the peer's close_notify arrived.
+    written_before_end: u64,
     /// The socket has delivered its `close`.
     pub(crate) is_closed: bool,
     pub(crate) end_called: bool,
@@ -103,6 +112,8 @@ pub(crate) struct Session {
     /// close_notify comes before the FIN.
     ends_with_peer: bool,
     is_discarding: bool,
+    /// The peer has not ended in time after our end: its close_notify is not waited for any more.
+    has_given_up: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
     is_held: bool,
@@ -127,11 +138,13 @@ impl Session {
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
+            written_before_end: 0,
             is_closed: false,
             end_called: false,
             end_waits: false,
             ends_with_peer: false,
             is_discarding: false,
+            has_given_up: false,
             is_paused: false,
             is_held: false,
         }
@@ -190,11 +203,19 @@ impl Session {
                 self.stopped(socket, out);
                 false
             }
+            // The program has not begun, and could not end it.
+            Event::Timeout if self.is_handshaking() => {
+                out.clear();
+                self.fail(socket, TlsFailure::HandshakeTimeout, out);
+                false
+            }
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {
-                self.ends_with_peer |= !socket.allows_half_open();
-                socket.set_allow_half_open(true);
+                if !socket.allows_half_open() {
+                    self.ends_with_peer = true;
+                    socket.set_allow_half_open(true);
+                }
                 self.ended(socket, None, out);
                 false
             }
@@ -279,6 +300,7 @@ impl Session {
         }
         if progress.peer_closed {
             self.peer_closed = true;
+            self.written_before_end = self.ledger.total() + self.early.len() as u64;
             self.owed.end = true;
             self.incoming = Vec::new();
         }
@@ -334,7 +356,7 @@ impl Session {
 
     /// The peer's FIN, or a failure of the connection.
     fn ended(&mut self, socket: &mut Socket<'_>, cause: Option<ConnectionError>, out: &mut Output) {
-        if self.peer_closed || self.failure.is_some() {
+        if self.peer_closed || self.has_given_up || self.failure.is_some() {
             return;
         }
         out.clear();
@@ -350,11 +372,24 @@ impl Session {
     /// The connection has failed.
     fn broke(&mut self, socket: &mut Socket<'_>, error: &ConnectionError, out: &mut Output) {
         let is_ours = matches!(error.kind, ConnectionErrorKind::TimedOut(_));
-        if self.failure.is_none() && (self.phase == Phase::Connecting || self.peer_closed || is_ours) {
+        if error.kind == ConnectionErrorKind::Reset && self.is_complete(socket) {
+            return;
+        }
+        if self.failure.is_none()
+            && (self.phase == Phase::Connecting || self.peer_closed || self.has_given_up || is_ours)
+        {
             out.clear();
             return self.fail(socket, TlsFailure::Connection(error.clone()), out);
         }
         self.ended(socket, Some(error.clone()), out);
+    }
+
+    /// Both sides have ended, and the program has written nothing after the peer's end. Many clients
+    /// close their socket after their close_notify: the reset answers ours, and cuts nothing.
+    fn is_complete(&self, socket: &Socket<'_>) -> bool {
+        let total = self.ledger.total();
+        let is_taken = self.early.is_empty() && self.ledger.taken(socket.bytes_written()) == total;
+        self.peer_closed && self.end_called && is_taken && self.written_before_end == total
     }
 
     /// The stream has failed. `out` has what rustls wants to send about it.
@@ -370,18 +405,6 @@ impl Session {
         // close_notify the peer knows that it is cut.
         socket.end();
         socket.discard();
-    }
-
-    /// The report for the program, with the stream's numbers of bytes.
-    pub(crate) fn ending(&self, tcp: &Ending) -> Ending {
-        let mut ending = tcp.clone();
-        if let Some(failure) = &self.failure {
-            ending.kind = EndingKind::Failed(failure.to_error());
-        }
-        ending.bytes_read = self.bytes_read;
-        ending.bytes_written = self.ledger.taken(tcp.bytes_written);
-        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 - ending.bytes_written;
-        ending
     }
 }
 
@@ -534,6 +557,14 @@ impl Session {
             Phase::Ready => socket.resume(),
             Phase::Connecting | Phase::Handshaking => {}
         }
+    }
+
+    /// Waits no longer for the end of the peer's stream, only for its FIN. The socket has its own
+    /// limit for that, which does not cut our answer.
+    pub(crate) fn give_up(&mut self, socket: &mut Socket<'_>) {
+        self.has_given_up = true;
+        self.incoming = Vec::new();
+        socket.discard();
     }
 
     /// The program has seen all that the peer sends.

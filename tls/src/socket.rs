@@ -188,6 +188,7 @@ impl Stream for TlsSocket<'_> {
             Some(session) => session.end(&mut self.socket, &mut self.core.out),
             None => self.socket.end(),
         }
+        self.core.limit_linger(&mut self.socket);
     }
 
     fn end_called(&self) -> bool {
@@ -225,6 +226,7 @@ impl Stream for TlsSocket<'_> {
         if self.is_tls() {
             // It still has to be decrypted, up to close_notify.
             self.resume();
+            self.core.limit_linger(&mut self.socket);
         }
     }
 

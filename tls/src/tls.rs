@@ -21,7 +21,7 @@ use crate::failure::{ConnectError, TlsFailure};
 use crate::metrics::TlsMetrics;
 use crate::record::{Connection, Output};
 use crate::server_name::NotesName;
-use crate::session::{Buffers, Next, Session};
+use crate::session::{Buffers, Limit, Next, Session};
 use crate::socket::{TlsContext, TlsSocket};
 
 /// The default of [`Tls::set_handshake_timeout`].
@@ -180,7 +180,8 @@ impl Tls {
     }
 
     /// How long a handshake may take, from the established connection on. `None`: as long as the
-    /// limits of the socket permit. Default: 10 s.
+    /// limits of the socket permit. Default: 10 s. The [idle
+    /// timeout](finale::ListenOptions::idle_timeout) of the socket ends a handshake, too.
     pub fn set_handshake_timeout(&mut self, limit: impl Into<Option<Duration>>) {
         self.core.handshake_timeout = limit.into();
     }
@@ -293,8 +294,22 @@ impl Core {
     fn limit_handshake(&mut self, socket: &Socket<'_>, session: &mut Session) {
         if let Some(limit) = self.handshake_timeout {
             let due = socket.now() + limit;
-            session.due = Some(due);
+            session.due = Some((due, Limit::Handshake));
             self.deadlines.insert(due, socket.id());
+        }
+    }
+
+    /// A peer that only sends must not postpone the end of a stream that the program does not read.
+    pub(crate) fn limit_linger(&mut self, socket: &mut Socket<'_>) {
+        if let Some(session) = self.sessions.get_mut(socket.id())
+            && session.is_lingering(socket)
+            && session.due.is_none()
+            && let Some(limit) = socket.close_timeout()
+        {
+            let due = socket.now() + limit;
+            session.due = Some((due, Limit::Linger));
+            self.deadlines.insert(due, socket.id());
+            self.deadlines.arm(&mut socket.context());
         }
     }
 
@@ -446,30 +461,35 @@ impl<'a> Events<'a, '_> {
             core.limit_handshake(self.socket, &mut session);
             core.sessions.insert(self.socket.id(), session);
         }
-        self.forget_deadline();
+        self.update_deadline();
     }
 
-    /// A handshake that is over has no deadline.
-    fn forget_deadline(&mut self) {
+    /// What is over has no deadline. What begins has one.
+    fn update_deadline(&mut self) {
         let Some(id) = self.current else { return };
         let core = &mut self.tls.core;
         if let Some(session) = core.sessions.get_mut(id)
-            && (session.is_closed || !session.is_handshaking())
-            && let Some(due) = session.due.take()
+            && let Some((due, limit)) = session.due
+            && !session.is_within(limit, self.socket)
         {
+            session.due = None;
             core.deadlines.remove(due, id);
         }
+        core.limit_linger(self.socket);
     }
 
-    /// A session is due: its handshake takes too long, or its events can be delivered.
+    /// A session is due: its handshake or its end takes too long, or its events can be delivered.
     fn expire(&mut self, id: SocketId, now: Instant) {
         let core = &mut self.tls.core;
         if let (Some(session), Some(mut socket)) = (core.sessions.get_mut(id), self.socket.get(id))
-            && session.is_handshaking()
-            && session.due.take_if(|due| *due <= now).is_some()
+            && let Some((_, limit)) = session.due.take_if(|(due, _)| *due <= now)
+            && session.is_within(limit, &socket)
         {
             core.out.clear();
-            session.fail(&mut socket, TlsFailure::HandshakeTimeout, &mut core.out);
+            match limit {
+                Limit::Handshake => session.fail(&mut socket, TlsFailure::HandshakeTimeout, &mut core.out),
+                Limit::Linger => session.give_up(&mut socket),
+            }
         }
     }
 

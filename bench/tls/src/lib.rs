@@ -4,5 +4,6 @@
 pub mod config;
 pub mod cost;
 pub mod endings;
+mod prose;
 pub mod server;
 pub mod service;

@@ -148,8 +148,20 @@ struct Worker {
     last: i64,
 }
 
+/// Without its database the service can answer nothing: what supervises it starts it again.
+struct AbortOnPanic;
+
+impl Drop for AbortOnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            std::process::abort();
+        }
+    }
+}
+
 impl Worker {
     fn run(mut self) {
+        let _guard = AbortOnPanic;
         while let Ok(first) = self.queue.recv() {
             let batch: Vec<Job> = std::iter::once(first).chain(self.queue.try_iter().take(BATCH - 1)).collect();
             let outcomes = match self.perform(&batch) {

@@ -2,10 +2,10 @@
 //!
 //! Invariant: nothing here changes the socket.
 
-use finale::Socket;
 use finale::lifecycle::State;
+use finale::{Ending, EndingKind, Socket};
 
-use super::{Next, Owed, Phase, Session};
+use super::{Limit, Next, Owed, Phase, Session};
 use crate::failure::TlsFailure;
 
 impl Session {
@@ -38,6 +38,21 @@ impl Session {
 
     pub(crate) const fn peer_closed(&self) -> bool {
         self.peer_closed
+    }
+
+    /// Whether this limit still applies.
+    pub(crate) fn is_within(&self, limit: Limit, socket: &Socket<'_>) -> bool {
+        match limit {
+            _ if self.is_closed => false,
+            Limit::Handshake => self.is_handshaking(),
+            Limit::Linger => self.is_lingering(socket),
+        }
+    }
+
+    /// Our side has ended, and the program discards what the peer still sends.
+    pub(crate) fn is_lingering(&self, socket: &Socket<'_>) -> bool {
+        let may_end = !self.peer_closed && !self.has_given_up && self.failure.is_none();
+        self.is_discarding && may_end && socket.end_called()
     }
 
     /// The state of the stream: connected after the handshake, and half-closed after `end`.
@@ -102,5 +117,20 @@ impl Session {
             return Some(Next::Error);
         }
         std::mem::take(&mut self.owed.close).then_some(Next::Close)
+    }
+
+    /// The report for the program, with the stream's numbers of bytes.
+    pub(crate) fn ending(&self, tcp: &Ending) -> Ending {
+        let mut ending = tcp.clone();
+        if let Some(failure) = &self.failure {
+            ending.kind = EndingKind::Failed(failure.to_error());
+        } else if ending.had_error() {
+            // A reset after both ends: whether the peer has read all is unknown.
+            ending.kind = EndingKind::HandedOff;
+        }
+        ending.bytes_read = self.bytes_read;
+        ending.bytes_written = self.ledger.taken(tcp.bytes_written);
+        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 - ending.bytes_written;
+        ending
     }
 }

@@ -15,7 +15,7 @@ use finale::{Event, Reactor};
 use finale_tls::{Tls, TlsSocket};
 
 /// How long anything here may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// A certificate for `localhost` with its key, as files that are removed again.
 pub(crate) struct Files {

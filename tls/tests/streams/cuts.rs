@@ -175,7 +175,8 @@ fn run(version: &'static SupportedProtocolVersion, is_client: bool, at_most: u64
     report
 }
 
-/// How many cases of each conversation `cargo test` runs. With `FINALE_CUTS=all` it runs all of them.
+/// How many cases of each conversation `cargo test` runs. With `FINALE_CUTS=all`, as `.ci/run` sets
+/// it, it runs all of them.
 fn at_most() -> u64 {
     if std::env::var("FINALE_CUTS").is_ok_and(|value| value == "all") { u64::MAX } else { 1000 }
 }

@@ -42,6 +42,62 @@ fn a_server_echoes_and_both_end_with_close_notify() {
 }
 
 #[test]
+fn a_peer_that_sends_for_ever_does_not_postpone_the_end_of_a_stream_that_is_discarded() {
+    for when in ["data", "ready"] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+            if event.to_string().starts_with(when) && !socket.end_called() {
+                socket.write(b"too large").expect("room");
+                socket.end();
+                socket.discard();
+            }
+        };
+        scene.play(&mut peer, &mut program);
+        let begun = scene.network.now();
+        for _ in 0..600 {
+            peer.write(b"and more");
+            scene.step(Duration::from_secs(1), &mut program);
+            peer.turn();
+            if scene.last().starts_with("close") {
+                break;
+            }
+        }
+        let took = (scene.network.now() - begun).as_secs();
+        assert!((59..=62).contains(&took), "{took} s: {:?}", scene.seen);
+        assert!(peer.data == b"too large" && peer.has_close_notify && peer.has_fin);
+        assert!(scene.last().contains("timed out"), "{}", scene.last());
+        assert!(scene.tls.is_empty());
+    }
+}
+
+#[test]
+fn a_peer_that_ends_in_time_after_a_refusal_is_seen_to_end_or_to_be_cut() {
+    for is_cut in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+            if matches!(event, Event::Ready) {
+                socket.write(b"too large").expect("room");
+                socket.end();
+                socket.discard();
+            }
+        };
+        scene.play(&mut peer, &mut program);
+        peer.write(&[1; 50_000]);
+        scene.step(Duration::from_secs(20), &mut program);
+        if !is_cut {
+            peer.close_notify();
+        }
+        peer.fin();
+        scene.play(&mut peer, &mut program);
+        assert_eq!(scene.last().contains("clean"), !is_cut, "{}", scene.last());
+        assert_eq!(scene.last().contains("truncated"), is_cut, "{}", scene.last());
+        // No deadline is left.
+        scene.step(Duration::from_secs(100), &mut program);
+        assert!(scene.tls.is_empty() && scene.last().starts_with("close"));
+    }
+}
+
+#[test]
 fn a_client_gets_its_answer_and_the_end() {
     let (mut scene, _, mut peer) = Scene::client(&Configs::tls13(), ConnectOptions::default());
     let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
@@ -137,6 +193,43 @@ fn bytes_that_are_no_tls_get_one_alert_and_a_fin_at_any_time() {
             assert!(is_ready || alert[0] == 21, "an alert: {alert:?}");
             assert!(scene.last().starts_with("error"), "{:?}", scene.seen);
             assert!(socket.has_fin(), "{:?}", scene.seen);
+        }
+    }
+}
+
+#[test]
+fn a_reset_that_answers_our_close_notify_is_no_failure_unless_it_can_have_cut_an_answer() {
+    for answers_after_the_end in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+            Event::Data(_) if !answers_after_the_end => drop(socket.write(b"answer")),
+            Event::End => {
+                if answers_after_the_end {
+                    socket.write(b"answer").expect("room");
+                }
+                socket.end();
+            }
+            _ => {}
+        };
+        scene.play(&mut peer, &mut program);
+        peer.write(b"question");
+        scene.play(&mut peer, &mut program);
+        peer.close_notify();
+        peer.fin();
+        // Our end is on its way when the peer resets.
+        while scene.last() != "end" {
+            scene.step(Duration::from_millis(1), &mut program);
+        }
+        peer.reset();
+        scene.play(&mut peer, &mut program);
+        let events = scene.events();
+        let tail = &events[events.len() - 2..];
+        if answers_after_the_end {
+            assert_eq!(tail[0], "error: reset by the peer");
+            assert!(tail[1].starts_with("close: error: reset by the peer"), "{tail:?}");
+        } else {
+            assert_eq!(tail[0], "end");
+            assert!(tail[1].starts_with("close: clean, handed off"), "{tail:?}");
         }
     }
 }

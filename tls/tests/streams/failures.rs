@@ -261,11 +261,12 @@ fn a_truncation_says_where_and_how() {
 }
 
 #[test]
-fn a_reset_after_both_ends_is_an_error_of_the_connection() {
+fn a_reset_after_both_ends_is_an_error_of_the_connection_if_an_answer_was_on_its_way() {
     let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
     let mut found = None;
     let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
         if matches!(event, Event::End) {
+            socket.write(b"answer").expect("room");
             socket.end();
         }
         if let Event::Error(error) = event {
@@ -321,6 +322,17 @@ fn a_slow_handshake_fails_at_its_deadline_in_both_roles() {
             assert!(peer.socket.as_ref().is_some_and(finale::sim::PeerSocket::is_reset));
         }
     }
+}
+
+#[test]
+fn the_idle_timeout_of_a_socket_ends_its_handshake() {
+    let options = ListenOptions::default().idle_timeout(Duration::from_secs(2));
+    let (mut scene, _peer) = Scene::server(&Configs::tls13(), options);
+    scene.tls.set_handshake_timeout(None);
+    let mut found = None;
+    scene.step(Duration::from_secs(3), &mut watch(&mut found));
+    assert_eq!(found.map(|(kind, _)| kind), Some(ConnectionErrorKind::Layer(LayerErrorKind::HandshakeTimeout)));
+    assert!(scene.last().starts_with("close: error: ") && scene.tls.is_empty(), "{:?}", scene.seen);
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn what_the_program_does_not_take_is_delivered_later() {
 }
 
 #[test]
-fn an_event_that_nobody_takes_changes_nothing() {
+fn an_event_that_the_program_does_not_take_changes_nothing() {
     // Early writes and an early end, and results that are dropped without one call of `next`.
     let (mut scene, id, mut peer) = Scene::client(&Configs::tls13(), ConnectOptions::default());
     {

@@ -232,6 +232,67 @@ fn with_if_open(scene: &mut Scene, id: Option<finale::SocketId>, change: impl Fn
 }
 
 #[test]
+fn a_reset_while_paused_is_known_and_follows_what_was_not_read() {
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    let mut id = None;
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+        id = Some(socket.id());
+        if matches!(event, Event::Ready) {
+            socket.pause();
+        }
+    };
+    scene.play(&mut peer, &mut program);
+    peer.write(b"request");
+    scene.play(&mut peer, &mut program);
+    peer.reset();
+    scene.play(&mut peer, &mut program);
+    assert_eq!(scene.events()[..2], ["connection", "ready"]);
+    assert!(scene.events().len() == 3 && scene.events()[2].contains("reset"), "{:?}", scene.seen);
+    with(&mut scene, id.expect("connected"), |socket| {
+        assert!(socket.peer_ended());
+        socket.resume();
+    });
+    scene.play(&mut peer, &mut |_, _| {});
+    assert_eq!(scene.events()[3], "data, 7 bytes");
+    assert!(scene.events()[4].starts_with("error: truncated: a reset"), "{:?}", scene.seen);
+    assert_eq!(scene.events().len(), 6);
+}
+
+#[test]
+fn two_streams_that_are_resumed_at_once_get_all_their_events() {
+    let configs = Configs::tls13();
+    let (mut scene, mut first) = Scene::server(&configs, ListenOptions::default());
+    let mut second = scene.another(&configs);
+    let mut ids = Vec::new();
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+        Event::Ready => ids.push(socket.id()),
+        Event::Data(_) => socket.pause(),
+        _ => {}
+    };
+    scene.handshake(&mut first, &mut program);
+    scene.handshake(&mut second, &mut program);
+    for peer in [&mut first, &mut second] {
+        let mut bytes = peer.records(b"request");
+        bytes.extend(peer.close_record());
+        peer.raw(&bytes);
+    }
+    scene.play(&mut first, &mut program);
+    assert_eq!(scene.events().iter().filter(|event| **event == "end").count(), 0);
+    for id in ids {
+        with(&mut scene, id, |socket| socket.resume());
+    }
+    // One event of each result is taken.
+    let until = scene.network.now() + std::time::Duration::from_secs(1);
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
+        let mut events = scene.tls.handle(&mut socket, event);
+        if let Some((_, event)) = events.next() {
+            scene.seen.push(event.to_string());
+        }
+    }
+    assert_eq!(scene.events().iter().filter(|event| **event == "end").count(), 2);
+}
+
+#[test]
 fn a_client_can_be_paused_before_it_is_connected() {
     let (mut scene, id, mut peer) = Scene::client(&Configs::tls13(), ConnectOptions::default());
     with(&mut scene, id, |socket| socket.pause());

@@ -7,6 +7,7 @@ use finale_load::pinned::median;
 use super::environment::{first_line, machine, version};
 use super::measure::{EXCHANGE_BYTES, IDLE, IDLE_ROUNDS};
 use super::{Args, Contestant, Figures};
+use crate::prose::wrapped;
 
 type Rows<'a> = [(&'a Contestant, Figures)];
 
@@ -16,7 +17,7 @@ const REFERENCES: usize = 3;
 const HEAD: &str = "\
 # What TLS costs
 
-Written by `bench/tls/run`; [README.md](README.md) describes `bench/tls/`. All servers speak the same
+Written by `bench/tls/run`; [tls/README.md](tls/README.md) describes how. All servers speak the same
 small protocol with TLS 1.3, AES-128-GCM and X25519, a P-256 certificate and no resumption; writes
 have 64 KiB, TCP_NODELAY is set. The servers in Rust are one program with one allocator, one profile
 and one rustls. The server is on the first core, and the load on the other one.
@@ -26,6 +27,10 @@ ratio compares two servers in the same round. A cell is the median of the rounds
 are between the two values in brackets.
 ";
 
+const COUNTED: &str = "\
+    Under callgrind the cryptography may have other instructions than at full speed, and a copy can count as one \
+    instruction per byte; the differences between the servers are their own code and rustls'.";
+
 const BARE: &str = "\
 \"Buffered\" is rustls' `ServerConnection` with `read_tls` and `write_tls` on the socket, as its
 examples have it: it reads at most 4 KiB per call. \"Unbuffered\" is `UnbufferedServerConnection` with
@@ -34,24 +39,8 @@ one buffer of 64 KiB for all connections.
 
 pub(super) fn write(args: &Args, rows: &Rows<'_>, loads: &[String; 2]) -> String {
     let mut page = format!("{HEAD}\n{BARE}\n");
-    let _ = writeln!(
-        page,
-        "This run: {} rounds of {} handshakes and of {} MiB in each direction; load of the machine {} before and {} \
-         after it. {}. rustls {}, ring {}, mio {}, tokio {}, tokio-rustls {}; Node {}; {}.\n",
-        args.rounds,
-        args.handshakes,
-        args.mib,
-        loads[0],
-        loads[1],
-        machine(),
-        version("rustls"),
-        version("ring"),
-        version("mio"),
-        version("tokio"),
-        version("tokio-rustls"),
-        first_line("node", "--version"),
-        first_line("openssl", "version"),
-    );
+    page.push_str(&wrapped(&this_run(args, loads)));
+    page.push('\n');
     let title = "Handshakes: connect, a full handshake, a byte in each direction, both close_notify, close";
     times(&mut page, title, "CPU us per handshake", rows, |figures| &figures.handshake);
     times(&mut page, "Download on one connection", "CPU ms per MiB", rows, |figures| &figures.download);
@@ -60,6 +49,21 @@ pub(super) fn write(args: &Args, rows: &Rows<'_>, loads: &[String; 2]) -> String
     instructions(&mut page, rows);
     idle(&mut page, rows);
     page
+}
+
+fn this_run(args: &Args, [before, after]: &[String; 2]) -> String {
+    let crates = ["rustls", "ring", "mio", "tokio", "tokio-rustls"].map(|name| format!("{name} {}", version(name)));
+    format!(
+        "This run: {} rounds of {} handshakes and of {} MiB in each direction; load of the machine {before} before and \
+         {after} after it, so absolute times say little. {}. {}; Node {}; {}.",
+        args.rounds,
+        args.handshakes,
+        args.mib,
+        machine(),
+        crates.join(", "),
+        first_line("node", "--version"),
+        first_line("openssl", "version"),
+    )
 }
 
 /// A row of a table.
@@ -127,10 +131,9 @@ fn instructions(page: &mut String, rows: &Rows<'_>) {
         let Some(counts) = figures.instructions else { continue };
         row(page, [contestant.name.to_owned()].into_iter().chain(counts.map(|count| format!("{count:.0}"))));
     }
-    page.push_str(
-        "\nUnder callgrind the cryptography may have other instructions than at full speed, and a copy can count as one \
-         instruction per byte; the differences between the servers are their own code and rustls'.\n\n",
-    );
+    page.push('\n');
+    page.push_str(&wrapped(COUNTED));
+    page.push('\n');
 }
 
 fn idle(page: &mut String, rows: &Rows<'_>) {
@@ -146,12 +149,14 @@ fn idle(page: &mut String, rows: &Rows<'_>) {
     ];
     head(page, "Memory: bytes per idle connection", &cells);
     for (contestant, figures) in measured {
-        let values = figures.idle.iter().map(|values| spread(values, 0));
+        let values = figures.idle.iter().map(|values| format!("{:.0}", median(values.clone())));
         row(page, [contestant.name.to_owned()].into_iter().chain(values));
     }
-    let _ = writeln!(
-        page,
-        "\nThe growth of the server's proportional set size (PSS) after the handshake and a byte in each direction, \
-         divided by the number of connections; {IDLE_ROUNDS} rounds. The kernel's memory is not in it."
+    let method = format!(
+        "The growth of the server's proportional set size (PSS) after the handshake and a byte in each direction, \
+         divided by the number of connections; the higher of {IDLE_ROUNDS} rounds. The kernel's memory is not in it."
     );
+    page.push('\n');
+    page.push_str(&wrapped(&method));
+    page.push('\n');
 }

@@ -16,7 +16,7 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n";
 /// One with a length.
 const HEAD_WITH_LENGTH: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 32\r\n\r\n";
 /// How long a peer that waits for a program to end waits.
-const PATIENCE: Duration = Duration::from_secs(4);
+const PATIENCE: Duration = Duration::from_secs(6);
 /// The same for a program that waits for the handshake.
 const LONG_PATIENCE: Duration = Duration::from_secs(12);
 

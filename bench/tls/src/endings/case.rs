@@ -18,9 +18,9 @@ use super::program::{Place, Program, Voice, scripts};
 
 /// A program that needs more than this to end once its connection has ended is killed. Servers do
 /// so that continue with the next connection.
-const AFTER: Duration = Duration::from_secs(3);
+const AFTER: Duration = Duration::from_secs(8);
 /// A program that needs more than this to start has failed.
-const LIMIT: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// What was observed.
 #[derive(Clone, Debug)]

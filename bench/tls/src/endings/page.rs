@@ -6,6 +6,7 @@ use std::process::Command;
 use super::program::Program;
 use super::run::Table;
 use super::short;
+use crate::prose::wrapped;
 
 const HEAD: &str = "\
 # How programs report the end of a TLS stream
@@ -16,7 +17,7 @@ program reports that gets the same bytes. All use TLS 1.3 with AES-128-GCM and X
 
 The short words: \"clean end\" means that the program reports no failure; \"truncated\" that it reports
 a stream that ended too early; \"reset\", \"their alert\" and the others name what its error says;
-\"waits\" that it leaves the connection open until the case is over (4 s; 12 s in the handshake).
+\"waits\" that it leaves the connection open until the case is over (6 s; 12 s in the handshake).
 Failures are bold. \"Data lost\" means that the program printed less than was sent, \"all data\" that it
 printed what came after the end, \"answers\" that a server's answer after the end has arrived.
 ";
@@ -87,5 +88,6 @@ fn versions(page: &mut String, tables: &[Table]) {
     }
     let known = known.iter().map(|(name, version)| format!("{name}: {version}"));
     let lock = ["rustls", "tokio-rustls"].map(|name| format!("{name}: {}", crate::cost::version(name)));
-    let _ = writeln!(page, "Versions: {}.\n", known.chain(lock).collect::<Vec<_>>().join("; "));
+    let versions = format!("Versions: {}.", known.chain(lock).collect::<Vec<_>>().join("; "));
+    let _ = writeln!(page, "{}", wrapped(&versions));
 }
