@@ -485,10 +485,12 @@ impl<'a> Events<'a, '_> {
             && session.is_within(limit, &socket)
         {
             core.out.clear();
-            match limit {
-                Limit::Handshake => session.fail(&mut socket, TlsFailure::HandshakeTimeout, &mut core.out),
-                Limit::Linger => session.give_up(&mut socket),
-            }
+            let failure = match limit {
+                Limit::Handshake => TlsFailure::HandshakeTimeout,
+                // Its FIN is still waited for, since a reset could destroy our answer.
+                Limit::Linger => TlsFailure::no_end_in_time(),
+            };
+            session.fail(&mut socket, failure, &mut core.out);
         }
     }
 
