@@ -404,8 +404,11 @@ impl<'a> Events<'a, '_> {
                 let core = &mut self.tls.core;
                 if let Some(session) = core.sessions.get_mut(id) {
                     self.last = session.next(self.socket.get(id).as_ref(), &mut self.tls.buffers.plain);
-                    if let (Some(Next::Error), Some(failure)) = (self.last, &session.failure) {
-                        self.tls.error = failure.to_error();
+                    match (self.last, &session.failure, &mut self.tls.ending) {
+                        (Some(Next::Error), Some(failure), _) => self.tls.error = failure.to_error(),
+                        // Not earlier: what was delivered since then counts.
+                        (Some(Next::Close), _, Some(ending)) => *ending = session.ending(ending),
+                        _ => {}
                     }
                 }
                 if let Some(next) = self.last {
@@ -452,7 +455,7 @@ impl<'a> Events<'a, '_> {
             self.passing = Some(event);
         }
         if let Event::Close(tcp) = event {
-            *ending = Some(session.ending(tcp));
+            *ending = Some(tcp.clone());
         }
         if matches!(event, Event::Ready)
             && let Some(mut session) = core.sessions.remove(self.socket.id())
