@@ -176,7 +176,7 @@ fn a_pool_that_is_dropped_ends_its_unused_streams_with_close_notify() {
                     assert_eq!((alive.stats().ready, alive.stats().granted), (1, u64::from(is_served)));
                     pool = None;
                 }
-                // It belongs to nobody: what the server still sends is dropped.
+                // Its pool is gone: what the server still sends is dropped.
                 (600, _, Some(server)) => server.write(b"and more"),
                 (700, _, Some(server)) => server.end(),
                 _ => {}

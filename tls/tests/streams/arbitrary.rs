@@ -145,6 +145,26 @@ fn forge(bytes: &mut Bytes<'_>, forger: &mut Forger, peer: &mut Peer, story: &mu
     peer.raw(&record);
 }
 
+/// A reset of the peer, or a stop of the listener.
+fn cut_or_stop(scene: &mut Scene, peer: &mut Peer, byte: u8) {
+    match byte {
+        201.. => peer.reset(),
+        0..20 if scene.listener.is_some() => {
+            scene.stop();
+            scene.listener = None;
+        }
+        _ => {}
+    }
+}
+
+fn change_a_byte(mut out: Vec<u8>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let at = bytes.below(out.len());
+    if let Some(byte) = out.get_mut(at) {
+        *byte ^= bytes.byte();
+    }
+    out
+}
+
 /// One operation of the peer, the program or the time.
 fn operate(
     bytes: &mut Bytes<'_>,
@@ -158,11 +178,7 @@ fn operate(
             peer.raw(&out);
         }
         4 => {
-            let mut out = peer.output();
-            let at = bytes.below(out.len());
-            if let Some(byte) = out.get_mut(at) {
-                *byte ^= bytes.byte();
-            }
+            let out = change_a_byte(peer.output(), bytes);
             peer.raw(&out);
         }
         5 => {
@@ -180,14 +196,7 @@ fn operate(
             peer.close_notify();
         }
         9 if bytes.byte() > 128 => peer.fin(),
-        10 => match bytes.byte() {
-            201.. => peer.reset(),
-            0..20 if scene.listener.is_some() => {
-                scene.stop();
-                scene.listener = None;
-            }
-            _ => {}
-        },
+        10 => cut_or_stop(scene, peer, bytes.byte()),
         11 => {
             let time = Duration::from_millis(1 << bytes.below(14));
             scene.step(time, &mut |socket, event| react(story, socket, event));
