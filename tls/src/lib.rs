@@ -61,8 +61,8 @@
 //!   not read of one read of the reactor (64 KiB by default), and what it wrote, up to the
 //!   [write limit](finale::ListenOptions::write_limit). An idle stream holds none of these.
 //! - After `end` and `discard` the peer has the [close
-//!   timeout](finale::ListenOptions::close_timeout) for its close_notify, and the same time again for
-//!   its FIN, whatever it sends.
+//!   timeout](finale::ListenOptions::close_timeout) for its close_notify, and then the stream fails.
+//!   It has the same time again for its FIN, whatever it sends.
 //! - After 32 records in a row without data the stream fails. rustls permits 4 warning alerts, 1
 //!   attempt to renegotiate and 32 key updates in a row.
 //! - What a peer sends can't panic, with one exception in a build with debug assertions: an assertion

@@ -112,8 +112,6 @@ pub(crate) struct Session {
     /// close_notify comes before the FIN.
     ends_with_peer: bool,
     is_discarding: bool,
-    /// The peer has not ended in time after our end: its close_notify is not waited for any more.
-    has_given_up: bool,
     /// The socket itself is paused only after the handshake, for which it has to be read.
     is_paused: bool,
     is_held: bool,
@@ -144,7 +142,6 @@ impl Session {
             end_waits: false,
             ends_with_peer: false,
             is_discarding: false,
-            has_given_up: false,
             is_paused: false,
             is_held: false,
         }
@@ -269,7 +266,8 @@ impl Session {
             self.handshake_bytes += bytes.len();
         }
         self.awaits_answer |= self.received > received;
-        if !self.awaits_answer {
+        // A record that is not complete may have a request.
+        if !self.awaits_answer && (self.phase != Phase::Ready || self.incoming.is_empty()) {
             socket.set_answered();
         }
         self.after(socket, out, progress);
@@ -338,25 +336,28 @@ impl Session {
         }
     }
 
-    /// Its listener was stopped, and its grace is over.
+    /// Its listener was stopped, and its grace is over; or the pool of a client was dropped.
     fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        // The next `timeout` is the program's.
+        socket.postpone_farewell();
+        let is_client = socket.listener().is_none();
+        // Tickets were the last bytes, and not an answer; or the answer is not complete.
+        let is_busy = self.awaits_answer || self.peer_closed || !self.incoming.is_empty();
         if self.failure.is_some() {
             return;
         }
         if self.phase != Phase::Ready {
             out.clear();
             self.fail(socket, TlsFailure::Stopped, out);
-        } else if self.awaits_answer {
-            // Tickets were the last bytes, and not an answer.
-            socket.postpone_farewell();
-        } else {
+        } else if is_client || !is_busy {
+            self.is_discarding |= is_client;
             self.end(socket, out);
         }
     }
 
     /// The peer's FIN, or a failure of the connection.
     fn ended(&mut self, socket: &mut Socket<'_>, cause: Option<ConnectionError>, out: &mut Output) {
-        if self.peer_closed || self.has_given_up || self.failure.is_some() {
+        if self.peer_closed || self.failure.is_some() {
             return;
         }
         out.clear();
@@ -375,9 +376,7 @@ impl Session {
         if error.kind == ConnectionErrorKind::Reset && self.is_complete(socket) {
             return;
         }
-        if self.failure.is_none()
-            && (self.phase == Phase::Connecting || self.peer_closed || self.has_given_up || is_ours)
-        {
+        if self.failure.is_none() && (self.phase == Phase::Connecting || self.peer_closed || is_ours) {
             out.clear();
             return self.fail(socket, TlsFailure::Connection(error.clone()), out);
         }
@@ -559,12 +558,11 @@ impl Session {
         }
     }
 
-    /// Waits no longer for the end of the peer's stream, only for its FIN. The socket has its own
-    /// limit for that, which does not cut our answer.
-    pub(crate) fn give_up(&mut self, socket: &mut Socket<'_>) {
-        self.has_given_up = true;
-        self.incoming = Vec::new();
-        socket.discard();
+    /// The program destroys the socket: a failure that it has not seen is no reason for the ending.
+    pub(crate) fn forget_unseen_failure(&mut self) {
+        if std::mem::take(&mut self.owed.error) {
+            self.failure = None;
+        }
     }
 
     /// The program has seen all that the peer sends.

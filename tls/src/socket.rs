@@ -199,6 +199,11 @@ impl Stream for TlsSocket<'_> {
         self.socket.peer_ended() || self.session().is_some_and(Session::peer_closed)
     }
 
+    fn destroy(&mut self) {
+        self.with(|session, _| session.forget_unseen_failure(), |_| {});
+        self.socket.destroy();
+    }
+
     fn destroy_called(&self) -> bool {
         self.socket.destroy_called()
     }

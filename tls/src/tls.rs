@@ -405,8 +405,11 @@ impl<'a> Events<'a, '_> {
                 let core = &mut self.tls.core;
                 if let Some(session) = core.sessions.get_mut(id) {
                     self.last = session.next(self.socket.get(id).as_ref(), &mut self.tls.buffers.plain);
-                    if let (Some(Next::Error), Some(failure)) = (self.last, &session.failure) {
-                        self.tls.error = failure.to_error();
+                    match (self.last, &session.failure, &mut self.tls.ending) {
+                        (Some(Next::Error), Some(failure), _) => self.tls.error = failure.to_error(),
+                        // Not earlier: what was delivered since then counts.
+                        (Some(Next::Close), _, Some(ending)) => *ending = session.ending(ending),
+                        _ => {}
                     }
                 }
                 if let Some(next) = self.last {
@@ -453,7 +456,7 @@ impl<'a> Events<'a, '_> {
             self.passing = Some(event);
         }
         if let Event::Close(tcp) = event {
-            *ending = Some(session.ending(tcp));
+            *ending = Some(tcp.clone());
         }
         if matches!(event, Event::Ready)
             && let Some(mut session) = core.sessions.remove(self.socket.id())
@@ -486,10 +489,12 @@ impl<'a> Events<'a, '_> {
             && session.is_within(limit, &socket)
         {
             core.out.clear();
-            match limit {
-                Limit::Handshake => session.fail(&mut socket, TlsFailure::HandshakeTimeout, &mut core.out),
-                Limit::Linger => session.give_up(&mut socket),
-            }
+            let failure = match limit {
+                Limit::Handshake => TlsFailure::HandshakeTimeout,
+                // Its FIN is still waited for, since a reset could destroy our answer.
+                Limit::Linger => TlsFailure::no_end_in_time(),
+            };
+            session.fail(&mut socket, failure, &mut core.out);
         }
     }
 

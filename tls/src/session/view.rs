@@ -51,8 +51,7 @@ impl Session {
 
     /// Our side has ended, and the program discards what the peer still sends.
     pub(crate) fn is_lingering(&self, socket: &Socket<'_>) -> bool {
-        let may_end = !self.peer_closed && !self.has_given_up && self.failure.is_none();
-        self.is_discarding && may_end && socket.end_called()
+        self.is_discarding && !self.peer_closed && self.failure.is_none() && socket.end_called()
     }
 
     /// The state of the stream: connected after the handshake, and half-closed after `end`.
@@ -91,6 +90,7 @@ impl Session {
         if !is_own && socket.is_some_and(Socket::destroy_called) {
             // The next event is `close`.
             plain.clear();
+            self.forget_unseen_failure();
             self.owed = Owed { close: self.owed.close, ..Owed::default() };
         }
         if self.is_discarding {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use finale::sim::{Host, Network};
 use finale::{
-    ConnectOptions, Event, ListenOptions, ListenerId, Pool, PoolOptions, Reactor, SocketId, StopOptions, Stream,
+    ConnectOptions, Event, ListenOptions, ListenerId, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, SocketId,
+    StopOptions, Stream, Streams,
 };
 use finale_tls::Tls;
 
@@ -131,34 +132,58 @@ fn a_stop_ends_a_silent_handshake() {
 
 #[test]
 fn a_pool_that_is_dropped_ends_its_unused_streams_with_close_notify() {
-    let configs = Configs::new(2);
-    let network = Network::new(1);
-    let mut reactor = Reactor::with_net(network.host(HERE));
-    let mut tls = Tls::new();
-    let addr = std::net::SocketAddr::new(THERE, 443);
-    tls.connect_to(addr.into(), &configs.client, "localhost".try_into().expect("a name")).expect("a good one");
-    let listener = network.peer(THERE).listen(addr).expect("a free port");
-    let mut pool = Some(Pool::new(addr, ConnectOptions::default(), PoolOptions::default().size(1)).expect("good"));
-    pool.iter_mut().for_each(|pool| pool.open(&mut tls.context(reactor.context())));
-    let mut server: Option<End> = None;
-    for turn in 0..1000 {
-        let until = network.now() + Duration::from_millis(1);
-        while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
-            let mut events = tls.handle(&mut socket, event);
-            while let Some((mut socket, event)) = events.next() {
-                pool.iter_mut().for_each(|pool| _ = pool.handle(&mut socket, &event));
+    for is_served in [false, true] {
+        let configs = Configs::new(2);
+        let network = Network::new(1);
+        let mut reactor = Reactor::with_net(network.host(HERE));
+        let mut tls = Tls::new();
+        let addr = std::net::SocketAddr::new(THERE, 443);
+        tls.connect_to(addr.into(), &configs.client, "localhost".try_into().expect("a name")).expect("a good one");
+        let listener = network.peer(THERE).listen(addr).expect("a free port");
+        let mut pool = Some(Pool::new(addr, ConnectOptions::default(), PoolOptions::default().size(1)).expect("good"));
+        pool.iter_mut().for_each(|pool| pool.open(&mut tls.context(reactor.context())));
+        let mut server: Option<End> = None;
+        let mut seen = Vec::new();
+        for turn in 0..1000 {
+            let until = network.now() + Duration::from_millis(1);
+            while let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
+                let mut events = tls.handle(&mut socket, event);
+                while let Some((mut socket, event)) = events.next() {
+                    let Some(pool) = &mut pool else {
+                        seen.push(event.to_string());
+                        continue;
+                    };
+                    if let PoolEvent::Leased(ticket) = pool.handle(&mut socket, &event) {
+                        pool.give_back(ticket, &mut socket.context());
+                    }
+                }
+            }
+            network.advance(until.saturating_duration_since(network.now()));
+            if let Some(socket) = listener.accept() {
+                server = Some(End::new(socket, Some(configs.server())));
+            }
+            server.iter_mut().for_each(End::turn);
+            match (turn, &mut pool, &mut server) {
+                (200, Some(pool), _) if is_served => {
+                    let mut context = tls.context(reactor.context());
+                    pool.request(&mut context);
+                    let reply = pool.next_reply(&mut context);
+                    let Some((_, PoolReply::Leased(id))) = reply else { panic!("{reply:?}") };
+                    context.stream(id).expect("it is open").write(b"question").expect("room");
+                }
+                (300, _, Some(server)) if is_served => server.write(b"answer"),
+                (500, Some(alive), _) => {
+                    assert_eq!((alive.stats().ready, alive.stats().granted), (1, u64::from(is_served)));
+                    pool = None;
+                }
+                // Its pool is gone: what the server still sends is dropped.
+                (600, _, Some(server)) => server.write(b"and more"),
+                (700, _, Some(server)) => server.end(),
+                _ => {}
             }
         }
-        network.advance(until.saturating_duration_since(network.now()));
-        if let Some(socket) = listener.accept() {
-            server = Some(End::new(socket, Some(configs.server())));
-        }
-        server.iter_mut().for_each(End::turn);
-        if turn == 500 {
-            assert_eq!(pool.as_ref().map(|pool| pool.stats().ready), Some(1));
-            pool = None;
-        }
+        let server = server.expect("it was connected");
+        assert!(server.has_end(), "served: {is_served}, {seen:?}");
+        assert!(tls.is_empty() && !seen.iter().any(|event| event.starts_with("data")), "{seen:?}");
     }
-    let server = server.expect("it was connected");
-    assert!(server.has_end());
 }

@@ -2,7 +2,8 @@
 //! `fuzz/` can guide them by coverage.
 //!
 //! Whatever happens, nothing panics, `data` is a prefix of what the peer has encrypted, `end` comes
-//! after the peer's own close_notify and never otherwise, and each connection closes.
+//! after the peer's own close_notify and never otherwise, and each connection closes with an ending that
+//! fits its events.
 
 use std::cell::OnceCell;
 use std::time::Duration;
@@ -54,17 +55,26 @@ struct Story {
     /// Plaintext that the peer has encrypted.
     encrypted: Vec<u8>,
     has_closed: bool,
+    /// By the program.
+    is_destroyed: bool,
     /// What the program does in its next events.
     reactions: Vec<u8>,
 }
 
 impl Story {
+    /// A call of the program.
+    fn call(&mut self, socket: &mut TlsSocket<'_>, byte: u8) {
+        self.is_destroyed |= call(socket, byte);
+    }
+
     /// The rules of events, for each.
     fn check(&mut self, socket: &TlsSocket<'_>, event: Event<'_>) {
         let text = event.to_string();
         let name = text.split([',', ':', ' ']).next().unwrap_or_default().to_owned();
         let has = |name: &str| self.seen.iter().any(|seen| seen == name);
         assert!(!has("close"), "{name} after close: {:?}", self.seen);
+        let is_over = self.is_destroyed || has("error");
+        assert!(!is_over || matches!(event, Event::Close(_)), "{name}: {:?}", self.seen);
         match event {
             Event::Data(bytes) => {
                 assert!(has("ready") && !has("end") && !has("error") && !bytes.is_empty(), "{:?}", self.seen);
@@ -76,6 +86,11 @@ impl Story {
                 assert!(has("ready") && !has("end") && !has("error") && self.has_closed, "{:?}", self.seen);
             }
             Event::Ready | Event::Error(_) => assert!(!has(&name), "{name} twice: {:?}", self.seen),
+            Event::Close(ending) => {
+                assert_eq!(ending.had_error(), has("error"), "{ending}, {:?}", self.seen);
+                assert!(!ending.is_clean() || (has("end") && ending.bytes_unsent == 0), "{ending}, {:?}", self.seen);
+                assert!(ending.bytes_read >= self.data.len() as u64, "{ending}, {:?}", self.seen);
+            }
             _ => {}
         }
         self.id = Some(socket.id());
@@ -83,8 +98,8 @@ impl Story {
     }
 }
 
-/// A call of the program.
-fn call(socket: &mut TlsSocket<'_>, byte: u8) {
+/// A call of the program. Returns whether it has destroyed the socket.
+fn call(socket: &mut TlsSocket<'_>, byte: u8) -> bool {
     let before = socket.queued_bytes();
     match byte % 12 {
         0 => socket.pause(),
@@ -103,15 +118,20 @@ fn call(socket: &mut TlsSocket<'_>, byte: u8) {
     // The limit, and one write that was begun below it, with what encryption adds.
     let limit = socket.socket().write_limit() + 40_000;
     assert!(socket.queued_bytes() <= limit.min(before + 40_000), "{before} bytes, then {}", socket.queued_bytes());
+    byte % 12 == 8 && byte > 200
 }
 
 fn react(story: &mut Story, socket: &mut TlsSocket<'_>, event: Event<'_>) {
+    if !event.is_socket_event() {
+        return; // Its listener is closed.
+    }
     story.check(socket, event);
     if matches!(event, Event::Timeout) {
         socket.destroy();
+        story.is_destroyed = true;
     }
     if let Some(byte) = story.reactions.pop() {
-        call(socket, byte);
+        story.call(socket, byte);
     }
 }
 
@@ -127,6 +147,26 @@ fn forge(bytes: &mut Bytes<'_>, forger: &mut Forger, peer: &mut Peer, story: &mu
     peer.raw(&record);
 }
 
+/// A reset of the peer, or a stop of the listener.
+fn cut_or_stop(scene: &mut Scene, peer: &mut Peer, byte: u8) {
+    match byte {
+        201.. => peer.reset(),
+        0..20 if scene.listener.is_some() => {
+            scene.stop();
+            scene.listener = None;
+        }
+        _ => {}
+    }
+}
+
+fn change_a_byte(mut out: Vec<u8>, bytes: &mut Bytes<'_>) -> Vec<u8> {
+    let at = bytes.below(out.len());
+    if let Some(byte) = out.get_mut(at) {
+        *byte ^= bytes.byte();
+    }
+    out
+}
+
 /// One operation of the peer, the program or the time.
 fn operate(
     bytes: &mut Bytes<'_>,
@@ -140,11 +180,7 @@ fn operate(
             peer.raw(&out);
         }
         4 => {
-            let mut out = peer.output();
-            let at = bytes.below(out.len());
-            if let Some(byte) = out.get_mut(at) {
-                *byte ^= bytes.byte();
-            }
+            let out = change_a_byte(peer.output(), bytes);
             peer.raw(&out);
         }
         5 => {
@@ -162,7 +198,7 @@ fn operate(
             peer.close_notify();
         }
         9 if bytes.byte() > 128 => peer.fin(),
-        10 if bytes.byte() > 200 => peer.reset(),
+        10 => cut_or_stop(scene, peer, bytes.byte()),
         11 => {
             let time = Duration::from_millis(1 << bytes.below(14));
             scene.step(time, &mut |socket, event| react(story, socket, event));
@@ -172,7 +208,7 @@ fn operate(
             let byte = bytes.byte();
             let mut context = scene.tls.context(scene.reactor.context());
             if let Some(mut socket) = story.id.and_then(|id| context.stream(id)) {
-                call(&mut socket, byte);
+                story.call(&mut socket, byte);
             }
         }
         14 if forger.is_none() && !peer.tls.is_handshaking() && peer.error.is_none() => {

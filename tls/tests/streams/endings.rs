@@ -5,6 +5,7 @@ use std::time::Duration;
 use finale::{ConnectOptions, Event, ListenOptions, Stream};
 use finale_tls::TlsSocket;
 
+use crate::forge::{DATA, HANDSHAKE};
 use crate::scene::{Configs, Scene};
 
 /// Answers each piece at once, and ends when the peer has.
@@ -231,5 +232,62 @@ fn a_reset_that_answers_our_close_notify_is_no_failure_unless_it_can_have_cut_an
             assert_eq!(tail[0], "end");
             assert!(tail[1].starts_with("close: clean, handed off"), "{tail:?}");
         }
+    }
+}
+
+#[test]
+fn a_fin_after_the_end_was_given_up_is_no_clean_ending() {
+    for has_close_notify in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+            if matches!(event, Event::Ready) {
+                socket.write(b"too large").expect("room");
+                socket.end();
+                socket.discard();
+            }
+        };
+        scene.play(&mut peer, &mut program);
+        for _ in 0..40 {
+            peer.write(b"and more");
+            scene.step(Duration::from_secs(1), &mut program);
+        }
+        if has_close_notify {
+            peer.close_notify();
+        }
+        peer.fin();
+        scene.play(&mut peer, &mut program);
+        // What was not read can't be known to be complete.
+        assert!(!scene.events().contains(&"end"));
+        assert!(scene.last().starts_with("close: error: timed out"), "{:?}", scene.events());
+        assert!(scene.tls.is_empty());
+    }
+}
+
+#[test]
+fn an_ending_has_an_error_only_if_it_was_delivered() {
+    for is_flood in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+            if matches!(event, Event::Data(_)) {
+                socket.destroy();
+            }
+        };
+        scene.handshake(&mut peer, &mut program);
+        scene.play(&mut peer, &mut program);
+        let mut forger = peer.forger();
+        let mut bytes = forger.record(DATA, b"request");
+        // In the same read: the program has not seen the failure when it destroys the socket.
+        if is_flood {
+            bytes.extend((0..40).flat_map(|_| forger.record(HANDSHAKE, &[24, 0, 0, 1, 0])));
+        } else {
+            bytes.extend(b"this is no record");
+        }
+        peer.raw(&bytes);
+        scene.play(&mut peer, &mut program);
+        assert_eq!(scene.events()[2], "data, 7 bytes");
+        assert_eq!(scene.events().len(), 4, "{:?}", scene.events());
+        assert!(scene.last().starts_with("close: destroyed"), "{:?}", scene.events());
+        let metrics = scene.tls.metrics();
+        assert_eq!((metrics.failed, metrics.truncated), (0, 0));
     }
 }

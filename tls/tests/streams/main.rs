@@ -11,4 +11,5 @@ mod handshakes;
 mod order;
 mod pauses;
 mod scene;
+mod stops;
 mod writes;

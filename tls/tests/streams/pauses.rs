@@ -308,3 +308,20 @@ fn a_client_can_be_paused_before_it_is_connected() {
     });
     assert_eq!(scene.events()[1..3], ["data, 7 bytes", "end"]);
 }
+
+#[test]
+fn what_is_delivered_just_before_the_close_counts_as_read() {
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+        if matches!(event, Event::Ready) {
+            socket.pause();
+            socket.socket().set_deadline(std::time::Duration::from_secs(5));
+        }
+    };
+    scene.handshake(&mut peer, &mut program);
+    peer.write(b"request");
+    scene.play(&mut peer, &mut program);
+    scene.step(std::time::Duration::from_secs(10), &mut program);
+    assert_eq!(scene.events()[2], "data, 7 bytes", "{:?}", scene.seen);
+    assert!(scene.last().contains("7 bytes read"), "{:?}", scene.seen);
+}
