@@ -54,7 +54,8 @@ impl Session {
         self.is_discarding && !self.peer_closed && self.failure.is_none() && socket.end_called()
     }
 
-    /// The state of the stream: connected after the handshake, and half-closed after `end`.
+    /// The state of the stream: connected after the handshake, and half-closed after `end`. A FIN
+    /// without close_notify is no end.
     pub(crate) fn state(&self, tcp: State) -> State {
         let has_ended = self.peer_closed && !self.owed.end;
         match tcp {
@@ -62,8 +63,10 @@ impl Session {
             _ if self.phase != Phase::Ready => State::Connecting,
             State::Open | State::PeerFinished if has_ended => State::PeerFinished,
             State::Open | State::PeerFinished => State::Open,
-            State::Flushing if has_ended => State::LastFlush,
-            State::LocalFinished | State::Lingering if has_ended => State::Closing,
+            State::Flushing | State::LastFlush if has_ended => State::LastFlush,
+            State::Flushing | State::LastFlush => State::Flushing,
+            State::LocalFinished | State::Lingering | State::Closing if has_ended => State::Closing,
+            State::Closing => State::Lingering,
             tcp => tcp,
         }
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use finale::lifecycle::State;
 use finale::{ConnectOptions, ConnectionErrorKind, Event, LayerErrorKind, ListenOptions, Stream};
 use finale_tls::rustls::crypto::ring::cipher_suite;
 use finale_tls::rustls::{RootCertStore, version};
@@ -379,4 +380,36 @@ fn a_client_without_its_certificate_learns_why() {
     scene.play(&mut peer, &mut watch(&mut found));
     let (kind, words) = found.expect("it fails");
     assert!(kind == PROTOCOL && words.contains("certificate_required"), "{words}");
+}
+
+#[test]
+fn a_stream_that_was_cut_is_never_in_a_state_of_one_that_has_ended() {
+    for when in ["error", "timer"] {
+        let configs = Configs::tls13();
+        let (mut scene, mut peer) = Scene::server(&configs, ListenOptions::default());
+        let mut other = scene.another(&configs);
+        let (mut pipes, mut ids) = (finale::Pipes::new(), Vec::new());
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+            match event {
+                Event::Ready => ids.push(socket.id()),
+                Event::Error(_) => drop(socket.socket().set_timer(Duration::ZERO)),
+                _ => {}
+            }
+            if event.to_string().starts_with(when) {
+                let state = socket.get(ids[0]).expect("it is open").state();
+                let has_ended = [State::PeerFinished, State::LastFlush, State::Closing];
+                assert!(!has_ended.contains(&state), "in {when}: {state}");
+                // An end that was delivered before is passed on at once, and there was none.
+                pipes.pipe(&mut socket.context(), ids[0], ids[1]).expect("both are open");
+            }
+            pipes.handle(socket, &event);
+        };
+        scene.handshake(&mut peer, &mut program);
+        scene.play(&mut peer, &mut program);
+        scene.handshake(&mut other, &mut program);
+        scene.play(&mut other, &mut program);
+        peer.fin();
+        scene.play(&mut other, &mut program);
+        assert!(!other.has_close_notify && !other.has_fin, "in {when}: {:?}", scene.seen);
+    }
 }
