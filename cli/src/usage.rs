@@ -14,8 +14,18 @@ pub(crate) fn report(error: &clap::Error, command: &Command, args: &[String]) ->
         let _ = error.print();
         return if error.use_stderr() { ExitCode::from(2) } else { ExitCode::SUCCESS };
     }
-    output::error(format_args!("{}; see {}", one_line(error, &choices(error, command, args)), help_of(command, args)));
+    let line = stray_target(error, command, args).unwrap_or_else(|| one_line(error, &choices(error, command, args)));
+    output::error(format_args!("{line}; see {}", help_of(command, args)));
     ExitCode::from(2)
+}
+
+/// A server without the option that names it, which clap takes for a subcommand.
+fn stray_target(error: &clap::Error, command: &Command, args: &[String]) -> Option<String> {
+    let stray = error.get(ContextKind::InvalidArg).or_else(|| error.get(ContextKind::InvalidSubcommand))?;
+    let [server] = names(stray)[..] else { return None };
+    let has_target = innermost(command, args).0.get_arguments().any(|arg| arg.get_long() == Some("target"));
+    let is_server = has_target && !server.starts_with('-') && server.contains(':');
+    is_server.then(|| format!("'{server}' is no subcommand; name a server with --target {server}"))
 }
 
 /// clap's message on one line, with what to choose from, with its hints and without its usage.
@@ -102,6 +112,20 @@ pub(crate) fn color(args: &[String]) -> ColorChoice {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_without_its_option_is_explained() {
+        let target = clap::Arg::new("target").long("target");
+        let bench = Command::new("bench").arg(target).subcommand(Command::new("merge"));
+        let bench = bench.args_conflicts_with_subcommands(true);
+        let command = Command::new("finale").subcommand(bench);
+        for words in [&["finale", "bench", "host:1"][..], &["finale", "bench", "--target", "a:1", "host:1"]] {
+            let error = command.clone().try_get_matches_from(words).expect_err("it is wrong");
+            let args: Vec<_> = words[1..].iter().map(|word| (*word).to_owned()).collect();
+            let line = stray_target(&error, &command, &args).unwrap_or_default();
+            assert_eq!(line, "'host:1' is no subcommand; name a server with --target host:1");
+        }
+    }
 
     #[test]
     fn the_hint_names_the_innermost_subcommand() {

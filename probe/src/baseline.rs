@@ -228,12 +228,13 @@ fn no_answer(session: &Session, stayed: &Seen, left: &Seen) -> Option<String> {
         true => "a polite client got no byte, and the server ended its connection".to_owned(),
         false => format!("a polite client got no byte within {:?}", session.options.timeout),
     };
-    let after = match left.answer.bytes {
-        0 => String::new(),
-        bytes => format!(", and {bytes} bytes after its FIN"),
-    };
     let end = if session.options.request.ends_with(b"\n") { "" } else { " It does not end with a line feed (\\n)." };
-    Some(format!("{what}{after}; is it the right request?{end}"))
+    let bytes = left.answer.bytes;
+    if bytes > 0 {
+        let only_then = "a server that answers only then can't be probed. Is it the right request?";
+        return Some(format!("{what}, and {bytes} bytes after its FIN: {only_then}{end}"));
+    }
+    Some(format!("{what}; is it the right request?{end}"))
 }
 
 /// Why an answer is not the one that [`Framing::Until`] or [`Framing::Bytes`] describes. Without

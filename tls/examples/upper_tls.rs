@@ -74,7 +74,7 @@ fn run(addr: &str, config: &Arc<ServerConfig>) -> Result<(), Box<dyn Error>> {
                 while let Some((mut socket, event)) = events.next() {
                     answer(&mut requests, &mut socket, &event);
                     if let Event::Close(ending) = event
-                        && !is_health_check(ending)
+                        && (!is_health_check(ending) || socket.failure().is_some())
                     {
                         log.line(format_args!("{}: {ending}", socket.id()));
                     }

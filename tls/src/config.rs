@@ -48,6 +48,8 @@ fn unusable(path: &Path, error: pem::Error, what: &str) -> ConfigError {
     match error {
         pem::Error::Io(error) => ConfigError::new(path, error),
         pem::Error::NoItemsFound => ConfigError::new(path, format!("it has no {what}")),
+        // A key with a password in the old format is no base 64.
+        pem::Error::Base64Decode(_) => ConfigError::new(path, format!("it has no readable {what}")),
         error => ConfigError::new(path, error),
     }
 }

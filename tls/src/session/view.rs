@@ -3,7 +3,7 @@
 //! Invariant: nothing here changes the socket.
 
 use finale::lifecycle::State;
-use finale::{Ending, EndingKind, Socket};
+use finale::{Ending, EndingKind, FirstFin, Socket};
 
 use super::{Limit, Next, Owed, Phase, Session};
 use crate::failure::TlsFailure;
@@ -130,6 +130,8 @@ impl Session {
         } else if ending.had_error() {
             // A reset after both ends: whether the peer has read all is unknown.
             ending.kind = EndingKind::HandedOff;
+            // The peer's FIN was first, but after a reset neither side keeps TIME_WAIT.
+            ending.first_fin = FirstFin::Unknown;
         }
         ending.bytes_read = self.bytes_read;
         ending.bytes_written = self.ledger.taken(tcp.bytes_written);

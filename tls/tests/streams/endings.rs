@@ -231,6 +231,7 @@ fn a_reset_that_answers_our_close_notify_is_no_failure_unless_it_can_have_cut_an
         } else {
             assert_eq!(tail[0], "end");
             assert!(tail[1].starts_with("close: clean, handed off"), "{tail:?}");
+            assert!(!tail[1].contains("TIME_WAIT"), "{tail:?}");
         }
     }
 }
