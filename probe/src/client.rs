@@ -141,8 +141,8 @@ impl Seen {
     /// Notes an event of the TCP connection under TLS: what the server's kernel and ours do.
     pub(crate) fn note_tcp(&mut self, now: Instant, event: &Event<'_>) {
         match event {
-            Event::PeerEnded(_) | Event::End | Event::Close(_) => self.note(now, event.clone(), false),
-            Event::Error(error) if error.kind == ConnectionErrorKind::Reset => self.note(now, event.clone(), false),
+            Event::PeerEnded(_) | Event::End | Event::Close(_) => self.note(now, *event, false),
+            Event::Error(error) if error.kind == ConnectionErrorKind::Reset => self.note(now, *event, false),
             _ => {}
         }
     }

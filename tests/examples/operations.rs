@@ -37,8 +37,6 @@ fn each(mut test: impl FnMut(&str, &[&str], &[u8])) {
     test("chat", &["127.0.0.1:0"], b"anna\n");
     test("lines", &["127.0.0.1:0"], b"hello\n");
     test("stop", &["127.0.0.1:0"], b"10\n");
-    // Not a handshake: it answers with an alert.
-    test("tls", &["127.0.0.1:0"], b"GET / HTTP/1.1\r\n\r\n");
     test("socks5", &["127.0.0.1:0"], &[5, 1, 0, 4]);
     test("proxy", &["127.0.0.1:0", &backend, "--send-proxy"], b"hello");
 }

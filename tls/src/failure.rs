@@ -170,6 +170,11 @@ fn explain(error: &Error) -> String {
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                 "the peer's certificate is for another name than the one that we connect to"
             }
+            // rustls has no variant for it.
+            CertificateError::Other(other) if other.to_string().contains("CaUsedAsEndEntity") => {
+                "the peer's certificate is that of an issuer (CA:TRUE, as openssl req -x509 makes them): the peer \
+                 needs one of its own (-addext basicConstraints=critical,CA:FALSE)"
+            }
             _ => return format!("the peer's certificate is not valid: {error}"),
         },
         Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {

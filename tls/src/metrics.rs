@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::AddAssign;
 
-/// Counts of handshakes and failures since [`Tls::new`].
+/// Counts of handshakes and failures since [`Tls::new`](crate::Tls::new).
 ///
 /// ```
 /// assert_eq!(finale_tls::Tls::new().metrics().handshakes, 0);

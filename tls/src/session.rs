@@ -200,6 +200,12 @@ impl Session {
                 self.stopped(socket, out);
                 false
             }
+            // The program has not begun, and could not end it.
+            Event::Timeout if self.is_handshaking() => {
+                out.clear();
+                self.fail(socket, TlsFailure::HandshakeTimeout, out);
+                false
+            }
             Event::Drain | Event::Timeout | Event::PeerEnded(PeerEnd::Reset) => is_usable,
             Event::PeerEnded(PeerEnd::Fin) => false,
             Event::End => {

@@ -180,7 +180,8 @@ impl Tls {
     }
 
     /// How long a handshake may take, from the established connection on. `None`: as long as the
-    /// limits of the socket permit. Default: 10 s.
+    /// limits of the socket permit. Default: 10 s. The [idle
+    /// timeout](finale::ListenOptions::idle_timeout) of the socket ends a handshake, too.
     pub fn set_handshake_timeout(&mut self, limit: impl Into<Option<Duration>>) {
         self.core.handshake_timeout = limit.into();
     }

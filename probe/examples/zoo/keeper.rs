@@ -56,7 +56,9 @@ pub(crate) fn page() -> String {
          which look suspicious. Each runs by `cargo run --release -p finale-probe --example zoo -- serve\n\
          NAME`, and `zoo show NAME` probes it. `zoo page` writes this page, and a test compares it.\n\n\
          The tests (`probe/tests/zoo.rs`) require that each case finds the faults in its row, and that no\n\
-         case accuses a correct server. 32 servers are probed at a time.\n\n\
+         case accuses a correct server. 32 servers are probed at a time. On 29 November 2026 they passed\n\
+         50 times in a row, before the servers with TLS were added, on two cores with other work (load\n\
+         averages from 2 to 42).\n\n\
          | server | what is wrong with it | found by |\n|---|---|---|\n",
         faulty.len(),
         correct.len()

@@ -62,6 +62,10 @@ fn a_certificate_that_is_not_valid_is_explained_to_both() {
     let [server, client] = reasons(&Configs::with(&[&version::TLS13], params));
     assert!(server.contains("bad_certificate"), "{server}");
     assert!(client.contains("another name") && client.contains("elsewhere.example"), "{client}");
+    let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let [_, client] = reasons(&Configs::with(&[&version::TLS13], params));
+    assert!(client.contains("CA:TRUE"), "{client}");
     let mut configs = Configs::tls13();
     configs.client = configs.with_roots(RootCertStore::empty());
     let [server, client] = reasons(&configs);
@@ -319,6 +323,17 @@ fn a_slow_handshake_fails_at_its_deadline_in_both_roles() {
             assert!(peer.socket.as_ref().is_some_and(finale::sim::PeerSocket::is_reset));
         }
     }
+}
+
+#[test]
+fn the_idle_timeout_of_a_socket_ends_its_handshake() {
+    let options = ListenOptions::default().idle_timeout(Duration::from_secs(2));
+    let (mut scene, _peer) = Scene::server(&Configs::tls13(), options);
+    scene.tls.set_handshake_timeout(None);
+    let mut found = None;
+    scene.step(Duration::from_secs(3), &mut watch(&mut found));
+    assert_eq!(found.map(|(kind, _)| kind), Some(ConnectionErrorKind::Layer(LayerErrorKind::HandshakeTimeout)));
+    assert!(scene.last().starts_with("close: error: ") && scene.tls.is_empty(), "{:?}", scene.seen);
 }
 
 #[test]

@@ -154,8 +154,7 @@ fn idle(page: &mut String, rows: &Rows<'_>) {
     }
     let method = format!(
         "The growth of the server's proportional set size (PSS) after the handshake and a byte in each direction, \
-         divided by the number of connections; the higher of {IDLE_ROUNDS} rounds, which differ by less than 1 %, Node's \
-         by 3 %. The kernel's memory is not in it."
+         divided by the number of connections; the higher of {IDLE_ROUNDS} rounds. The kernel's memory is not in it."
     );
     page.push('\n');
     page.push_str(&wrapped(&method));

@@ -1,5 +1,5 @@
 //! A TLS server that answers a complete request in upper case, and gives no answer to one that was
-//! cut off. Run it: `cargo run --release -p finale-tls --example upper -- 127.0.0.1:8443`, or with
+//! cut off. Run it: `cargo run --release -p finale-tls --example upper_tls -- 127.0.0.1:8443`, or with
 //! the files of a certificate and a key after the address. SIGTERM stops it gracefully, a second one
 //! at once.
 //!
@@ -29,12 +29,12 @@ const REQUEST_BYTES: usize = 1024 * 1024;
 fn main() -> ExitCode {
     let args: Vec<String> = program::args().collect();
     match args.as_slice() {
-        [addr] => status("upper", self_signed().and_then(|config| run(addr, &config))),
+        [addr] => status("upper_tls", self_signed().and_then(|config| run(addr, &config))),
         [addr, certificate, key] => {
             let config = finale_tls::server_config(certificate, key).map_err(Box::from);
-            status("upper", config.and_then(|config| run(addr, &config)))
+            status("upper_tls", config.and_then(|config| run(addr, &config)))
         }
-        _ => usage("upper LISTEN [CERTIFICATE KEY], for example 127.0.0.1:8443"),
+        _ => usage("upper_tls LISTEN [CERTIFICATE KEY], for example 127.0.0.1:8443"),
     }
 }
 
