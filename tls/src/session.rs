@@ -584,10 +584,10 @@ impl Session {
     }
 
     pub(crate) fn request_drain(&mut self, socket: &mut Socket<'_>) -> bool {
-        if self.phase == Phase::Ready {
+        if self.phase == Phase::Ready && self.early.is_empty() {
             return !self.end_called && socket.request_drain();
         }
-        // The handshake's own end is when it drains.
+        // The socket gets the request with these bytes (`flush_early`).
         let waits = !self.early.is_empty() && !self.end_called;
         self.owed.drain |= waits;
         waits

@@ -81,10 +81,15 @@ impl Session {
         self.owed.plain = plain;
     }
 
+    /// What was written before the handshake was done is with the socket.
+    const fn has_drained(&self) -> bool {
+        matches!(self.phase, Phase::Ready) && self.early.is_empty()
+    }
+
     /// Whether events wait.
     pub(crate) fn owes(&self) -> bool {
         let Owed { ready, drain, plain, end, error, close } = &self.owed;
-        *ready || (*drain && self.is_ready()) || !plain.is_empty() || *end || *error || *close
+        *ready || (*drain && self.has_drained()) || !plain.is_empty() || *end || *error || *close
     }
 
     /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
@@ -103,7 +108,7 @@ impl Session {
         if std::mem::take(&mut self.owed.ready) {
             return Some(Next::Ready);
         }
-        if self.is_ready() && std::mem::take(&mut self.owed.drain) {
+        if self.has_drained() && std::mem::take(&mut self.owed.drain) {
             return Some(Next::Drain);
         }
         // After `close` nothing can be delivered any more.

@@ -185,3 +185,21 @@ fn close_notify_and_fin_leave_in_one_segment_after_the_last_record() {
         sent.iter().filter(|line| line.contains("10.0.0.1:443 >") && !line.contains(" 0 bytes")).collect();
     assert!(sent.len() == 1 && sent[0].contains("FIN"), "{sent:#?}");
 }
+
+#[test]
+fn a_drain_that_is_requested_while_tickets_fill_the_queue_is_delivered() {
+    let mut configs = Configs::tls13();
+    configs.server.send_tls13_tickets = 40;
+    configs.server.session_storage = finale_tls::rustls::server::ServerSessionMemoryCache::new(100);
+    let options = ListenOptions::default().high_water_mark(100).write_limit(100);
+    let (mut scene, mut peer) = Scene::narrow_server(&configs, options);
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+        Event::Connection => drop(socket.write(b"early").expect("room")),
+        Event::Ready => assert!(socket.request_drain(), "{} bytes wait", socket.queued_bytes()),
+        Event::Drain => assert_eq!(socket.queued_bytes(), 0),
+        _ => {}
+    };
+    scene.play(&mut peer, &mut program);
+    assert_eq!(peer.data, b"early");
+    assert_eq!(scene.events(), ["connection", "ready", "drain"]);
+}
