@@ -54,6 +54,8 @@ pub enum TlsFailure {
     Stopped,
     /// The connection failed before its handshake, after the peer's close_notify, or by a limit.
     Connection(ConnectionError),
+    /// The peer began a record and did not complete it within 60 s.
+    SlowRecord,
     /// The peer sent nothing but empty records, key updates or other messages without data.
     Flood,
 }
@@ -92,6 +94,7 @@ impl TlsFailure {
                 (kind(*in_handshake), format!("the peer sent the alert {}", alert(*description)))
             }
             Self::Local { error, in_handshake } => (kind(*in_handshake), explain(error)),
+            Self::SlowRecord => (LayerErrorKind::Protocol, "a record was not complete within 60 s".to_owned()),
             Self::Flood => (LayerErrorKind::Protocol, "too many records in a row without data".to_owned()),
         };
         let mut error = ConnectionError::of_layer(kind, detail);
@@ -103,7 +106,12 @@ impl TlsFailure {
         match self {
             Self::Truncated { cause, .. } | Self::Interrupted { cause } => cause.as_ref().and_then(|cause| cause.os),
             Self::Connection(error) => error.os,
-            Self::HandshakeTimeout | Self::Stopped | Self::PeerAlert { .. } | Self::Local { .. } | Self::Flood => None,
+            Self::HandshakeTimeout
+            | Self::Stopped
+            | Self::PeerAlert { .. }
+            | Self::Local { .. }
+            | Self::SlowRecord
+            | Self::Flood => None,
         }
     }
 }

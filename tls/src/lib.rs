@@ -54,6 +54,9 @@
 //! reset. If the program has written nothing after the peer's end, that reset cuts nothing: no
 //! `error` is delivered, and the ending is [`HandedOff`](finale::EndingKind::HandedOff).
 //!
+//! What waits in a paused stream is delivered, although it is paused, when its socket closes: later
+//! it would be lost.
+//!
 //! # Bounds
 //!
 //! - The handshake must be done within [10 s](Tls::set_handshake_timeout), and has at most 256 KiB.
@@ -63,6 +66,7 @@
 //! - After `end` and `discard` the peer has the [close
 //!   timeout](finale::ListenOptions::close_timeout) for its close_notify, and then the stream fails.
 //!   It has the same time again for its FIN, whatever it sends.
+//! - A record that was begun must be complete within 60 s, unless the program has paused.
 //! - After 32 records in a row without data the stream fails. rustls permits 4 warning alerts, 1
 //!   attempt to renegotiate and 32 key updates in a row.
 //! - What a peer sends can't panic, with one exception in a build with debug assertions: an assertion

@@ -5,16 +5,17 @@
 //! rustls ready to write, and only events can wait here, never ciphertext that is complete.
 
 mod view;
+mod write;
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use finale::{Backpressure, ConnectionError, ConnectionErrorKind, Error, Event, PeerEnd, Socket};
+use finale::{ConnectionError, ConnectionErrorKind, Event, PeerEnd, Socket};
 
 use rustls::InvalidMessage;
 
 use crate::failure::TlsFailure;
 use crate::ledger::Ledger;
-use crate::record::{Connection, Output, Progress, RECORD_BYTES, What, record_end};
+use crate::record::{Connection, Output, Progress, record_end};
 use crate::server_name;
 
 /// How many records in a row may have no data. OpenSSL's limit for empty ones is the same.
@@ -44,7 +45,13 @@ enum Phase {
 pub(crate) enum Limit {
     Handshake,
     Linger,
+    /// An incomplete record, after this many complete ones.
+    Record(u64),
 }
+
+/// How long a record may be incomplete while nothing else arrives. Its bytes cause no event, so a
+/// program has no deadline for them. 16 KiB in this time are 273 bytes per second.
+pub(crate) const RECORD: Duration = Duration::from_secs(60);
 
 /// Events that the program has not seen.
 #[derive(Debug, Default)]
@@ -93,11 +100,15 @@ pub(crate) struct Session {
     /// Its entry in the deadlines, and what for.
     pub(crate) due: Option<(Instant, Limit)>,
     ledger: Ledger,
+    /// What was written after the stream had failed, before the program knew.
+    in_vain: u64,
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
     bytes_read: u64,
     /// Plaintext has arrived since the program wrote last.
     awaits_answer: bool,
+    /// Complete ones.
+    pub(crate) records: u64,
     empty_records: u32,
     handshake_bytes: usize,
     peer_closed: bool,
@@ -130,9 +141,11 @@ impl Session {
             server_name: None,
             due: None,
             ledger: Ledger::default(),
+            in_vain: 0,
             received: 0,
             bytes_read: 0,
             awaits_answer: false,
+            records: 0,
             empty_records: 0,
             handshake_bytes: 0,
             peer_closed: false,
@@ -247,6 +260,7 @@ impl Session {
             let record = record_end(incoming, end);
             end = record.unwrap_or(incoming.len());
             seen = record.unwrap_or(seen);
+            self.records += u64::from(record.is_some());
             let before = buffers.plain.len();
             progress = self.connection.receive(&mut incoming[start..end], &mut buffers.plain, out);
             start += progress.consumed;
@@ -396,7 +410,7 @@ impl Session {
         self.send_records(socket, out, 0);
         self.owed.error = true;
         self.incoming = Vec::new();
-        if matches!(failure, TlsFailure::HandshakeTimeout | TlsFailure::Flood) {
+        if matches!(failure, TlsFailure::HandshakeTimeout | TlsFailure::SlowRecord | TlsFailure::Flood) {
             socket.destroy();
         }
         self.failure = Some(failure);
@@ -409,133 +423,6 @@ impl Session {
 
 /// What the program does.
 impl Session {
-    pub(crate) fn write(
-        &mut self,
-        socket: &mut Socket<'_>,
-        parts: &[&[u8]],
-        out: &mut Output,
-    ) -> Result<Backpressure, Error> {
-        if self.end_called {
-            return Err(Error::WriteAfterEnd);
-        }
-        if self.failure.is_some() {
-            return Err(Error::Gone);
-        }
-        let now = socket.write(&[])?;
-        let queued_bytes = self.early.len() + socket.queued_bytes();
-        let limit_bytes = socket.write_limit();
-        if parts.iter().all(|part| part.is_empty()) {
-            return Ok(now);
-        }
-        if queued_bytes >= limit_bytes {
-            return Err(Error::QueueFull { queued_bytes, limit_bytes });
-        }
-        if self.phase == Phase::Ready && self.early.is_empty() {
-            return self.write_all(socket, parts, out);
-        }
-        parts.iter().for_each(|part| self.early.extend_from_slice(part));
-        let is_full = self.early.len() >= socket.high_water_mark();
-        Ok(if is_full { Backpressure::Full } else { Backpressure::Room })
-    }
-
-    /// Encrypts the parts as one stream, in records that are as large as possible, and queues all of
-    /// them at once: the socket takes a write whole or not at all.
-    fn write_all(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<Backpressure, Error> {
-        let count: usize = parts.iter().map(|part| part.len()).sum();
-        self.awaits_answer = false;
-        if count <= SHARED_BYTES {
-            out.clear();
-            self.encrypt(socket, parts, out)?;
-            let write = |socket: &mut Socket<'_>| match count < GIVEN_BYTES {
-                true => socket.write(out.filled()),
-                false => socket.write_owned(out.give()),
-            };
-            return self.queue(socket, count, out.filled().len(), write);
-        }
-        let mut own = Output::with_capacity(count + (count / RECORD_BYTES + 2) * 64);
-        self.encrypt(socket, parts, &mut own)?;
-        self.queue(socket, count, own.filled().len(), |socket| socket.write_owned(own.give()))
-    }
-
-    fn encrypt(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], out: &mut Output) -> Result<(), Error> {
-        let mut joined = Vec::new();
-        let last = parts.len() - 1;
-        for (index, part) in parts.iter().enumerate() {
-            let mut rest = *part;
-            while !rest.is_empty() {
-                let whole = if index == last { rest.len() } else { rest.len() - rest.len() % RECORD_BYTES };
-                let piece;
-                if joined.is_empty() && whole > 0 {
-                    (piece, rest) = rest.split_at(whole);
-                    self.record(socket, piece, out)?;
-                } else {
-                    (piece, rest) = rest.split_at(rest.len().min(RECORD_BYTES - joined.len()));
-                    joined.extend_from_slice(piece);
-                    if joined.len() == RECORD_BYTES || (index == last && rest.is_empty()) {
-                        self.record(socket, &joined, out)?;
-                        joined.clear();
-                    }
-                }
-            }
-        }
-        if joined.is_empty() { Ok(()) } else { self.record(socket, &joined, out) }
-    }
-
-    fn record(&mut self, socket: &mut Socket<'_>, plain: &[u8], out: &mut Output) -> Result<(), Error> {
-        self.connection.send(&mut self.incoming, What::Data(plain), out).map_err(|error| {
-            out.clear();
-            self.fail(socket, TlsFailure::of(error, false), out);
-            Error::Gone
-        })
-    }
-
-    fn queue(
-        &mut self,
-        socket: &mut Socket<'_>,
-        plaintext: usize,
-        ciphertext: usize,
-        write: impl FnOnce(&mut Socket<'_>) -> Result<Backpressure, Error>,
-    ) -> Result<Backpressure, Error> {
-        let taken = socket.bytes_written();
-        let state = write(socket)?;
-        self.ledger.note(ciphertext, plaintext, taken);
-        Ok(state)
-    }
-
-    /// Queues what rustls wants to send by itself. Returns whether there was room.
-    fn send_records(&mut self, socket: &mut Socket<'_>, out: &mut Output, plaintext: usize) -> bool {
-        let count = out.filled().len();
-        let has_room = count == 0
-            || !matches!(
-                self.queue(socket, plaintext, count, |socket| socket.write(out.filled())),
-                Err(Error::QueueFull { .. })
-            );
-        out.clear();
-        has_room
-    }
-
-    pub(crate) fn end(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        if std::mem::replace(&mut self.end_called, true) || self.failure.is_some() {
-            return;
-        }
-        if self.phase == Phase::Ready {
-            self.finish(socket, out);
-        }
-    }
-
-    /// close_notify and our FIN, after the last record.
-    fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        self.end_waits = !self.early.is_empty() || socket.queued_bytes() >= socket.write_limit();
-        if self.end_waits || socket.end_called() {
-            return;
-        }
-        out.clear();
-        if self.connection.send(&mut self.incoming, What::CloseNotify, out).is_ok() {
-            self.send_records(socket, out, 0);
-        }
-        socket.end();
-    }
-
     pub(crate) fn stop_reading(&mut self, socket: &mut Socket<'_>, is_hold: bool) {
         self.is_held |= is_hold;
         self.is_paused |= !is_hold;

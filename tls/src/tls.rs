@@ -21,7 +21,7 @@ use crate::failure::{ConnectError, TlsFailure};
 use crate::metrics::TlsMetrics;
 use crate::record::{Connection, Output};
 use crate::server_name::NotesName;
-use crate::session::{Buffers, Limit, Next, Session};
+use crate::session::{Buffers, Limit, Next, RECORD, Session};
 use crate::socket::{TlsContext, TlsSocket};
 
 /// The default of [`Tls::set_handshake_timeout`].
@@ -228,8 +228,8 @@ impl Tls {
     /// the socket has no session, otherwise those of the TLS stream that it has caused, from none to
     /// a few. An [`Event::Timer`] can be one of this layer's own; then it is not delivered.
     ///
-    /// What the program does not take is delivered at a later event; what it does not take of
-    /// [`Event::Close`] is lost with the socket.
+    /// What the program does not take is delivered at a later event. Lost are the event itself, if it
+    /// passes through unchanged, and what is not taken of [`Event::Close`].
     pub fn handle<'a, 's>(&'a mut self, socket: &'a mut Socket<'s>, event: Event<'a>) -> Events<'a, 's> {
         self.buffers.plain.clear();
         let id = socket.id();
@@ -310,6 +310,19 @@ impl Core {
             session.due = Some((due, Limit::Linger));
             self.deadlines.insert(due, socket.id());
             self.deadlines.arm(&mut socket.context());
+        }
+    }
+
+    /// One entry for many records in a row: whether another one was complete meanwhile is looked up
+    /// when the limit is over.
+    fn limit_record(&mut self, socket: &Socket<'_>) {
+        if let Some(session) = self.sessions.get_mut(socket.id())
+            && session.due.is_none()
+            && session.has_incomplete_record()
+        {
+            let due = socket.now() + RECORD;
+            session.due = Some((due, Limit::Record(session.records)));
+            self.deadlines.insert(due, socket.id());
         }
     }
 
@@ -479,6 +492,7 @@ impl<'a> Events<'a, '_> {
             core.deadlines.remove(due, id);
         }
         core.limit_linger(self.socket);
+        core.limit_record(self.socket);
     }
 
     /// A session is due: its handshake or its end takes too long, or its events can be delivered.
@@ -488,9 +502,15 @@ impl<'a> Events<'a, '_> {
             && let Some((_, limit)) = session.due.take_if(|(due, _)| *due <= now)
             && session.is_within(limit, &socket)
         {
+            if let Limit::Record(records) = limit
+                && (session.is_paused() || session.records > records || !session.has_incomplete_record())
+            {
+                return core.limit_record(&socket);
+            }
             core.out.clear();
             let failure = match limit {
                 Limit::Handshake => TlsFailure::HandshakeTimeout,
+                Limit::Record(_) => TlsFailure::SlowRecord,
                 // Its FIN is still waited for, since a reset could destroy our answer.
                 Limit::Linger => TlsFailure::no_end_in_time(),
             };

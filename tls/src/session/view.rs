@@ -46,7 +46,13 @@ impl Session {
             _ if self.is_closed => false,
             Limit::Handshake => self.is_handshaking(),
             Limit::Linger => self.is_lingering(socket),
+            Limit::Record(_) => self.failure.is_none() && !self.is_lingering(socket),
         }
+    }
+
+    /// Whether a record is incomplete that the program waits for.
+    pub(crate) fn has_incomplete_record(&self) -> bool {
+        self.is_ready() && self.failure.is_none() && !self.peer_closed && !self.incoming.is_empty()
     }
 
     /// Our side has ended, and the program discards what the peer still sends.
@@ -94,7 +100,8 @@ impl Session {
 
     /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
     pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
-        let is_own = matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::Flood));
+        let is_own =
+            matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::SlowRecord | TlsFailure::Flood));
         if !is_own && socket.is_some_and(Socket::destroy_called) {
             // The next event is `close`.
             plain.clear();
@@ -140,7 +147,7 @@ impl Session {
         }
         ending.bytes_read = self.bytes_read;
         ending.bytes_written = self.ledger.taken(tcp.bytes_written);
-        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 - ending.bytes_written;
+        ending.bytes_unsent = self.ledger.total() + self.early.len() as u64 + self.in_vain - ending.bytes_written;
         ending
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finale::lifecycle::State;
-use finale::{ConnectOptions, ConnectionErrorKind, Event, LayerErrorKind, ListenOptions, Stream};
+use finale::{Backpressure, ConnectOptions, ConnectionErrorKind, Event, LayerErrorKind, ListenOptions, Stream};
 use finale_tls::rustls::crypto::ring::cipher_suite;
 use finale_tls::rustls::{RootCertStore, version};
 use finale_tls::{TlsFailure, TlsSocket};
@@ -411,5 +411,55 @@ fn a_stream_that_was_cut_is_never_in_a_state_of_one_that_has_ended() {
         peer.fin();
         scene.play(&mut other, &mut program);
         assert!(!other.has_close_notify && !other.has_fin, "in {when}: {:?}", scene.seen);
+    }
+}
+
+#[test]
+fn a_write_after_data_that_came_with_a_failure_is_no_error_of_the_program() {
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    let mut results = Vec::new();
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+        if matches!(event, Event::Data(_) | Event::Error(_)) {
+            results.push(socket.write(b"answer"));
+        }
+    };
+    scene.handshake(&mut peer, &mut program);
+    // Data and a record that is none, in one segment.
+    let mut out = peer.records(b"question");
+    out.extend_from_slice(&[23, 3, 3, 0, 20]);
+    out.extend_from_slice(&[0; 20]);
+    peer.raw(&out);
+    scene.play(&mut peer, &mut program);
+    peer.fin();
+    scene.play(&mut peer, &mut program);
+    assert_eq!(results, [Ok(Backpressure::Room), Err(finale::Error::Gone)], "{:?}", scene.seen);
+    assert!(scene.last().ends_with("8 bytes read, 0 written, 6 never sent"), "{}", scene.last());
+}
+
+#[test]
+fn a_record_that_is_sent_byte_by_byte_has_a_limit_and_a_stream_of_whole_ones_has_none() {
+    for is_slow in [true, false] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        scene.play(&mut peer, &mut |_, _| {});
+        let slow = peer.records(&[7; 400]);
+        for (second, byte) in slow.iter().take(200).enumerate() {
+            peer.raw(&[*byte]);
+            if !is_slow && second == 30 {
+                peer.raw(&slow[31..]);
+                break;
+            }
+            scene.step(Duration::from_secs(1), &mut |_, _| {});
+        }
+        // Each write of this one ends in the middle of a record.
+        for _ in 0..if is_slow { 0 } else { 30 } {
+            let out = peer.records(&[7; 400]);
+            let (first, rest) = out.split_at(200);
+            peer.raw(first);
+            scene.step(Duration::from_secs(10), &mut |_, _| {});
+            peer.raw(rest);
+        }
+        scene.step(Duration::from_secs(100), &mut |_, _| {});
+        let error = "error: the stream is not valid: a record was not complete within 60 s";
+        assert_eq!(scene.seen.iter().any(|event| event == error), is_slow, "{:?}", scene.seen);
     }
 }
