@@ -115,7 +115,8 @@ fn a_client_that_pipelines_without_reading_is_not_read_either_and_gets_every_ans
     // 200 MB of answers; the requests fit into the kernel.
     client.send(request("GET", &path, "", "").repeat(200));
     client.finish();
-    while notes.metric("notes_queued_bytes") < 100_000.0 {}
+    // The kernel can take almost all of an answer and leave a few bytes, so any number will do.
+    while notes.metric("notes_queued_bytes") == 0.0 {}
     assert!(notes.metric("notes_queued_bytes") < 2_000_000.0, "one answer at a time");
     for _ in 0..200 {
         let answer = client.answer();
