@@ -76,6 +76,11 @@ impl TlsFailure {
         Self::Connection(error)
     }
 
+    /// Whether the socket is destroyed with it: this peer gets no more time.
+    pub(crate) const fn destroys(&self) -> bool {
+        matches!(self, Self::HandshakeTimeout | Self::SlowRecord | Self::Flood)
+    }
+
     /// The same as an error of a connection.
     pub(crate) fn to_error(&self) -> ConnectionError {
         let (kind, detail) = match self {

@@ -303,7 +303,7 @@ impl Session {
         if self.empty_records > MAX_EMPTY_RECORDS {
             return self.fail(socket, TlsFailure::Flood, out);
         }
-        if !self.send_records(socket, out, 0) {
+        if !self.send_records(socket, out) {
             return self.fail(socket, TlsFailure::Flood, out);
         }
         self.notice_ready(socket);
@@ -407,10 +407,10 @@ impl Session {
 
     /// The stream has failed. `out` has what rustls wants to send about it.
     pub(crate) fn fail(&mut self, socket: &mut Socket<'_>, failure: TlsFailure, out: &mut Output) {
-        self.send_records(socket, out, 0);
+        self.send_records(socket, out);
         self.owed.error = true;
         self.incoming = Vec::new();
-        if matches!(failure, TlsFailure::HandshakeTimeout | TlsFailure::SlowRecord | TlsFailure::Flood) {
+        if failure.destroys() {
             socket.destroy();
         }
         self.failure = Some(failure);

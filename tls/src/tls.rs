@@ -261,8 +261,8 @@ impl Core {
             Ok(connection) => {
                 let mut session = Box::new(Session::new(Connection::Server(Box::new(connection))));
                 session.begin(socket, &mut self.out);
-                self.limit_handshake(socket, &mut session);
                 self.sessions.insert(socket.id(), session);
+                self.limit_handshake(socket);
             }
             // It was tried when the configuration was set.
             Err(_) => socket.destroy(),
@@ -291,24 +291,29 @@ impl Core {
         Ok(id)
     }
 
-    fn limit_handshake(&mut self, socket: &Socket<'_>, session: &mut Session) {
-        if let Some(limit) = self.handshake_timeout {
-            let due = socket.now() + limit;
-            session.due = Some((due, Limit::Handshake));
+    /// From now on the session has this long for something.
+    fn limit(&mut self, socket: &Socket<'_>, time: Duration, limit: Limit) {
+        let due = socket.now() + time;
+        if let Some(session) = self.sessions.get_mut(socket.id()) {
+            session.due = Some((due, limit));
             self.deadlines.insert(due, socket.id());
+        }
+    }
+
+    fn limit_handshake(&mut self, socket: &Socket<'_>) {
+        if let Some(time) = self.handshake_timeout {
+            self.limit(socket, time, Limit::Handshake);
         }
     }
 
     /// A peer that only sends must not postpone the end of a stream that the program does not read.
     pub(crate) fn limit_linger(&mut self, socket: &mut Socket<'_>) {
-        if let Some(session) = self.sessions.get_mut(socket.id())
+        if let Some(session) = self.sessions.get(socket.id())
             && session.is_lingering(socket)
             && session.due.is_none()
-            && let Some(limit) = socket.close_timeout()
+            && let Some(time) = socket.close_timeout()
         {
-            let due = socket.now() + limit;
-            session.due = Some((due, Limit::Linger));
-            self.deadlines.insert(due, socket.id());
+            self.limit(socket, time, Limit::Linger);
             self.deadlines.arm(&mut socket.context());
         }
     }
@@ -316,13 +321,11 @@ impl Core {
     /// One entry for many records in a row: whether another one was complete meanwhile is looked up
     /// when the limit is over.
     fn limit_record(&mut self, socket: &Socket<'_>) {
-        if let Some(session) = self.sessions.get_mut(socket.id())
+        if let Some(session) = self.sessions.get(socket.id())
             && session.due.is_none()
             && session.has_incomplete_record()
         {
-            let due = socket.now() + RECORD;
-            session.due = Some((due, Limit::Record(session.records)));
-            self.deadlines.insert(due, socket.id());
+            self.limit(socket, RECORD, Limit::Record(session.records));
         }
     }
 
@@ -471,11 +474,8 @@ impl<'a> Events<'a, '_> {
         if let Event::Close(tcp) = event {
             *ending = Some(tcp.clone());
         }
-        if matches!(event, Event::Ready)
-            && let Some(mut session) = core.sessions.remove(self.socket.id())
-        {
-            core.limit_handshake(self.socket, &mut session);
-            core.sessions.insert(self.socket.id(), session);
+        if matches!(event, Event::Ready) {
+            core.limit_handshake(self.socket);
         }
         self.update_deadline();
     }

@@ -100,8 +100,7 @@ impl Session {
 
     /// Takes the next event, if it can be delivered. `plain` is the plaintext at hand.
     pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
-        let is_own =
-            matches!(self.failure, Some(TlsFailure::HandshakeTimeout | TlsFailure::SlowRecord | TlsFailure::Flood));
+        let is_own = self.failure.as_ref().is_some_and(TlsFailure::destroys);
         if !is_own && socket.is_some_and(Socket::destroy_called) {
             // The next event is `close`.
             plain.clear();

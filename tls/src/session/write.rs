@@ -78,7 +78,7 @@ impl Session {
                 } else {
                     (piece, rest) = rest.split_at(rest.len().min(RECORD_BYTES - joined.len()));
                     joined.extend_from_slice(piece);
-                    if joined.len() == RECORD_BYTES || (index == last && rest.is_empty()) {
+                    if joined.len() == RECORD_BYTES {
                         self.record(socket, &joined, out)?;
                         joined.clear();
                     }
@@ -120,11 +120,11 @@ impl Session {
     }
 
     /// Queues what rustls wants to send by itself. Returns whether there was room.
-    pub(super) fn send_records(&mut self, socket: &mut Socket<'_>, out: &mut Output, plaintext: usize) -> bool {
+    pub(super) fn send_records(&mut self, socket: &mut Socket<'_>, out: &mut Output) -> bool {
         let count = out.filled().len();
         let has_room = count == 0
             || !matches!(
-                self.queue(socket, plaintext, count, |socket| socket.write(out.filled())),
+                self.queue(socket, 0, count, |socket| socket.write(out.filled())),
                 Err(Error::QueueFull { .. })
             );
         out.clear();
@@ -148,7 +148,7 @@ impl Session {
         }
         out.clear();
         if self.connection.send(&mut self.incoming, What::CloseNotify, out).is_ok() {
-            self.send_records(socket, out, 0);
+            self.send_records(socket, out);
         }
         socket.end();
     }
