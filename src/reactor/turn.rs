@@ -154,7 +154,8 @@ impl<N: Net> Reactor<N> {
         if slot == NIL {
             return None;
         }
-        if self.table.entry(slot).state == State::Closed {
+        // In this phase there is no other event.
+        if matches!(self.turn.phase, Phase::Closes) {
             self.table.at_hand = NIL;
             self.forget(slot);
             return None;
@@ -181,17 +182,24 @@ impl<N: Net> Reactor<N> {
         loop {
             let Self { table, net, buffer, turn, .. } = self;
             let step = Step::new(table, net, buffer, slot);
-            let taken = match step.is_connected() {
-                true => step.run(&mut turn.steps).map(Some),
-                false => step.needs(&mut turn.steps).map(|()| self.step_unconnected(slot)),
+            let taken = if step.is_connected() {
+                step.run(&mut turn.steps)
+            } else {
+                match step.needs(&mut turn.steps) {
+                    Ok(()) => match self.step_unconnected(slot) {
+                        Some(emit) => Ok(emit),
+                        None => continue,
+                    },
+                    Err(next) => Err(next),
+                }
             };
             match taken {
-                Ok(Some(emit)) => {
+                Ok(emit) => {
                     self.table.at_hand = slot;
                     return Some(emit);
                 }
                 Err(next) if self.put_aside(slot, next) => return None,
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
             }
         }
     }
@@ -529,8 +537,7 @@ impl<N: Net> Reactor<N> {
 
     /// The socket has delivered `close`, and the caller has handled it.
     fn forget(&mut self, slot: u32) {
-        let was_overflow = self.table.entry(slot).flags.has(Flags::OVERFLOW);
-        if let Some(listener) = self.table.remove(slot) {
+        if let (Some(listener), was_overflow) = self.table.remove(slot) {
             self.listeners.closed(listener, was_overflow);
         }
     }
