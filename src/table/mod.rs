@@ -261,6 +261,7 @@ impl Table {
     }
 
     /// Begins a turn: sockets that were put off come after those that are ready.
+    #[inline]
     pub(crate) fn begin_turn(&mut self) {
         if !self.later.is_empty() {
             self.ready.append(&mut self.later);

@@ -171,27 +171,27 @@ impl Handler {
     }
 
     fn try_serve(&mut self, socket: &mut impl Stream, event: Event<'_>) -> Result<(), finale::Error> {
-        let id = socket.id();
         match event {
             Event::Connection => {
                 self.live.fetch_add(1, Ordering::Relaxed);
                 if self.has_header {
-                    self.clients.insert(id, Client { header: Some(Vec::new()), ..Client::default() });
+                    self.clients.insert(socket.id(), Client { header: Some(Vec::new()), ..Client::default() });
                     socket.socket().set_deadline(HEADER_LIMIT);
                 } else {
                     self.answer_if_due(socket)?;
                 }
             }
-            Event::Data(bytes) if self.awaits_header(id) => self.take_header(socket, bytes)?,
+            Event::Data(bytes) if self.awaits_header(socket) => self.take_header(socket, bytes)?,
             // A balancer's check that the port is open.
-            Event::End if socket.bytes_read() == 0 && self.awaits_header(id) => socket.end(),
-            Event::End | Event::Timeout if self.awaits_header(id) => self.without_header(socket),
+            Event::End if socket.bytes_read() == 0 && self.awaits_header(socket) => socket.end(),
+            Event::End | Event::Timeout if self.awaits_header(socket) => self.without_header(socket),
             Event::Timeout => {
                 self.reset(socket, "no byte moved for the idle timeout");
             }
-            Event::Error(failure) => log::debug!("{id}: {failure}"),
+            Event::Error(failure) => log::debug!("{}: {failure}", socket.id()),
             Event::Close(ending) => {
                 self.live.fetch_sub(1, Ordering::Relaxed);
+                let id = socket.id();
                 let client = self.clients.remove(id);
                 let name = Name(id, client.as_ref().and_then(|client| client.addr).or(ending.peer));
                 if let Some(recorder) = &self.recorder {
@@ -233,8 +233,8 @@ impl Handler {
         Ok(())
     }
 
-    fn awaits_header(&self, id: SocketId) -> bool {
-        self.has_header && self.clients.get(id).is_some_and(|client| client.header.is_some())
+    fn awaits_header(&self, socket: &impl Stream) -> bool {
+        self.has_header && self.clients.get(socket.id()).is_some_and(|client| client.header.is_some())
     }
 
     /// The bytes after the header are the client's.
