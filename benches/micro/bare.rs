@@ -1,6 +1,7 @@
-//! A net that does almost nothing, so that only the reactor is measured: any number of connections
-//! wait to be accepted, all are silent except the last, and the next message on that one arrives
-//! with the poll after the answer to the previous message.
+//! A net that does almost nothing, so that only the reactor is measured. Any number of connections
+//! wait to be accepted. Either all are silent except the last, and the next message on that one
+//! arrives with the poll after the answer to the previous message; or each sends a request and its
+//! FIN, and reads the answer.
 
 use std::io::{self, IoSlice};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -19,12 +20,44 @@ pub(crate) struct Bare {
     /// Its next message is in flight; it has arrived, and was not read.
     coming: bool,
     unread: bool,
+    /// What each connection has sent, in the other case.
+    requests: Option<Requests>,
+}
+
+/// Requests, each with the FIN after it.
+#[derive(Default)]
+struct Requests {
+    /// Whether they arrive after the server has found nothing to read.
+    late: bool,
+    /// For each slot, what is unread: 2 is a request and the FIN, 1 the FIN.
+    unread: Vec<u8>,
+    /// Connections that wait for theirs.
+    tokens: Vec<Token>,
 }
 
 impl Bare {
     pub(crate) fn new(connections: usize) -> Self {
         let now = Instant::now();
-        Self { now, waiting: connections, busy: None, token: None, coming: false, unread: false }
+        Self { now, waiting: connections, busy: None, token: None, coming: false, unread: false, requests: None }
+    }
+
+    /// Connections that each send a request and finish.
+    pub(crate) fn half_closing(connections: usize, late: bool) -> Self {
+        Self { requests: Some(Requests { late, ..Requests::default() }), ..Self::new(connections) }
+    }
+}
+
+impl Requests {
+    fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
+        let unread = &mut self.unread[slot as usize];
+        let bytes = match unread {
+            0 => return nothing(),
+            1 => 0,
+            _ => MESSAGE,
+        };
+        *unread -= 1;
+        buffer[..bytes].fill(1);
+        Ok(Received { bytes, drained: true })
     }
 }
 
@@ -54,6 +87,12 @@ impl Net for Bare {
         if self.waiting > 0 {
             ready(Token { index: 0, generation: 0 }, readable);
         }
+        if let Some(requests) = &mut self.requests {
+            for token in requests.tokens.drain(..) {
+                requests.unread[token.index as usize] = 2;
+                ready(token, Readiness { read_closed: true, writable: true, ..readable });
+            }
+        }
         if let Some(token) = self.token
             && std::mem::take(&mut self.coming)
         {
@@ -68,7 +107,10 @@ impl Net for Bare {
             return nothing();
         }
         self.waiting -= 1;
-        if self.waiting == 0 {
+        if let Some(requests) = &mut self.requests {
+            requests.unread.resize(requests.unread.len().max(slot as usize + 1), 0);
+            requests.unread[slot as usize] = if requests.late { 0 } else { 2 };
+        } else if self.waiting == 0 {
             (self.busy, self.coming) = (Some(slot), true);
         }
         Ok(Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 1))))
@@ -77,11 +119,16 @@ impl Net for Bare {
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
         if self.busy == Some(slot) {
             self.token = Some(token);
+        } else if let Some(requests) = &mut self.requests {
+            requests.tokens.push(token);
         }
         Ok(())
     }
 
     fn recv(&mut self, slot: u32, buffer: &mut [u8]) -> io::Result<Received> {
+        if let Some(requests) = &mut self.requests {
+            return requests.recv(slot, buffer);
+        }
         if self.busy == Some(slot) && std::mem::take(&mut self.unread) {
             buffer[..MESSAGE].fill(1);
             return Ok(Received { bytes: MESSAGE, drained: true });
@@ -106,7 +153,15 @@ impl Net for Bare {
         Box::new(|| {})
     }
 
-    // Calls that a server without outgoing connections and without endings never makes.
+    fn finish(&mut self, _slot: u32) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn acknowledged(&mut self, _slot: u32) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    // Calls that a server without outgoing connections and without failures never makes.
 
     fn set_accepting(&mut self, _listener: u32, _accepting: bool) -> io::Result<()> {
         nothing()
@@ -139,14 +194,6 @@ impl Net for Bare {
 
     fn is_readable(&self, _slot: u32) -> bool {
         self.unread
-    }
-
-    fn finish(&mut self, _slot: u32) -> io::Result<()> {
-        nothing()
-    }
-
-    fn acknowledged(&mut self, _slot: u32) -> io::Result<bool> {
-        nothing()
     }
 
     fn take_error(&mut self, _slot: u32) -> Option<io::Error> {

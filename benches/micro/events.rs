@@ -130,11 +130,34 @@ impl<N: Net> Scene<N> {
     }
 }
 
-/// This many events with a thousand idle sockets, and nothing measured.
-pub(crate) fn run(events: u64) {
-    let mut scene = Scene::bare(1000, IdleDirection::WithDeadlines);
+/// This many events of this kind with the reactor alone, and nothing measured: an echo with a
+/// thousand idle sockets, or a half-closing connection.
+pub(crate) fn run(kind: &str, events: usize) {
+    let idle = match kind {
+        "echo" => IdleDirection::Quiet,
+        "echo-idle" => IdleDirection::WithDeadlines,
+        _ => return half_close(events, kind == "half-close-late"),
+    };
+    let mut scene = Scene::bare(1000, idle);
     for _ in 0..events {
         scene.event(1, 64);
+    }
+}
+
+fn half_close(connections: usize, late: bool) {
+    let mut reactor = Reactor::with_net(Bare::half_closing(connections, late));
+    reactor.listen((SERVER, 80), ListenOptions::default()).expect("a net that refuses nothing");
+    let mut closed = 0;
+    while closed < connections {
+        let (mut socket, event) = reactor.next().expect("the net waits").expect("a listener");
+        match event {
+            Event::End => {
+                socket.write(&[0; 64]).expect("an open socket");
+                socket.end();
+            }
+            Event::Close(_) => closed += 1,
+            _ => {}
+        }
     }
 }
 

@@ -44,9 +44,10 @@ use std::time::Duration;
 use criterion::Criterion;
 
 fn main() {
-    // Only this many events: what `benches/micro/instructions` counts.
-    if let Some(events) = std::env::var("FINALE_EVENTS").ok().and_then(|events| events.parse().ok()) {
-        return events::run(events);
+    // Only this many events of a kind: what `benches/micro/instructions` counts.
+    if let Ok(events) = std::env::var("FINALE_EVENTS") {
+        let (kind, count) = events.split_once(':').expect("KIND:COUNT");
+        return events::run(kind, count.parse().expect("a number"));
     }
     let mut criterion = Criterion::default()
         .with_measurement(support::CpuTime)
