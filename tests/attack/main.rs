@@ -3,6 +3,7 @@
 //! played on the simulated network if possible, and on the real one if Linux lets a test do so.
 
 mod bounds;
+mod calls;
 mod clocks;
 mod dead_peers;
 mod early;

@@ -1,0 +1,60 @@
+//! What the reactor asks of the system: no read in vain, and not too many accepts in a row.
+
+use finale::sim::Network;
+use finale::{Event, ListenOptions, Socket};
+
+use support::faulty::{faulty_on, faulty_registered};
+use support::ms;
+use support::scene::HERE;
+
+#[test]
+fn a_message_that_is_shorter_than_the_buffer_costs_one_read() {
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+    for size in 1..=20 {
+        peer.send(&[7; 20][..size]);
+        scene.run(ms(10));
+        assert_eq!(faulty.count("recv"), size);
+    }
+}
+
+#[test]
+fn an_end_that_comes_with_the_last_bytes_costs_one_read_more() {
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+    peer.send(b"all of it");
+    peer.finish();
+    scene.run(ms(10));
+    assert_eq!(scene.story, ["data all of it", "end"]);
+    assert_eq!(faulty.count("recv"), 2);
+}
+
+#[test]
+fn at_most_sixteen_connections_are_accepted_between_two_polls() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let options = ListenOptions::default().backlog(100);
+    let listeners = [80, 81].map(|port| scene.reactor.listen((HERE, port), options.clone()).expect("a free port"));
+    let _peers: Vec<_> = (0..100).map(|n| scene.peer.connect(listeners[n % 2].addr).expect("begun")).collect();
+    scene.network.advance(ms(100));
+    scene.run(ms(100));
+    let log = faulty.take_log();
+    let accepts = log.split(|call| *call == "poll").map(|turn| turn.iter().filter(|call| **call == "accept").count());
+    let accepts: Vec<_> = accepts.filter(|count| *count > 0).collect();
+    assert!(accepts.iter().all(|count| *count <= 16 + listeners.len()), "{accepts:?}");
+    assert!(accepts.iter().sum::<usize>() >= 100, "{accepts:?}");
+}
+
+#[test]
+fn a_socket_reports_its_marks_and_whether_it_fills_a_buffer() {
+    let options = ListenOptions::default().high_water_mark(7_000).write_limit(9_000);
+    let (mut scene, peer, _) = faulty_registered(options);
+    let marks = |socket: &Socket<'_>| (socket.high_water_mark(), socket.write_limit());
+    let id = scene.socket.expect("connected");
+    let mut socket = scene.reactor.socket(id).expect("open");
+    assert_eq!((marks(&socket), socket.is_filling()), ((7_000, 9_000), false));
+    socket.fill(Vec::new(), 10).expect("nothing else is read");
+    assert!(socket.is_filling());
+    peer.send(&[7; 10]);
+    let end = scene.network.now() + ms(100);
+    let (mut socket, event) = scene.reactor.next_before(end).expect("it continues").expect("an event");
+    assert_eq!((event, socket.is_filling()), (Event::Filled, false), "it is full, and was not taken yet");
+    assert_eq!(socket.take_filled(), Some(vec![7; 10]));
+}
