@@ -1,7 +1,9 @@
 //! What the reactor asks of the system: no read in vain, and not too many accepts in a row.
 
 use finale::sim::Network;
-use finale::{Event, ListenOptions, Socket};
+use finale::{Event, ListenOptions, OverflowPolicy, Socket};
+
+use rustix::io::Errno;
 
 use support::faulty::{faulty_on, faulty_registered};
 use support::ms;
@@ -57,4 +59,28 @@ fn a_socket_reports_its_marks_and_whether_it_fills_a_buffer() {
     let (mut socket, event) = scene.reactor.next_before(end).expect("it continues").expect("an event");
     assert_eq!((event, socket.is_filling()), (Event::Filled, false), "it is full, and was not taken yet");
     assert_eq!(socket.take_filled(), Some(vec![7; 10]));
+}
+
+#[test]
+fn at_most_sixteen_clients_beyond_a_maximum_are_reset_between_two_polls() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let options = ListenOptions::default().backlog(100).max_connections(1).overflow_policy(OverflowPolicy::Reset);
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    let _peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.network.advance(ms(100));
+    scene.run(ms(100));
+    let log = faulty.take_log();
+    let accepts = log.split(|call| *call == "poll").map(|turn| turn.iter().filter(|call| **call == "accept").count());
+    let accepts: Vec<_> = accepts.filter(|count| *count > 0).collect();
+    assert!(accepts.iter().all(|count| *count <= 16 + 1) && accepts.iter().sum::<usize>() >= 100, "{accepts:?}");
+}
+
+#[test]
+fn a_connection_that_the_system_refuses_to_watch_fails_and_is_not_tried_again() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    faulty.always("register", Errno::PERM);
+    scene.serve(ListenOptions::default());
+    scene.run(ms(100));
+    assert_eq!(faulty.failures("register"), 1);
+    assert!(scene.story.iter().any(|event| event.starts_with("error")), "{:?}", scene.story);
 }
