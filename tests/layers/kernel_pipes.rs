@@ -146,3 +146,23 @@ fn a_connection_gets_the_descriptor_of_an_unused_kernel_pipe() {
         }
     });
 }
+
+#[test]
+fn a_socket_that_discards_has_no_kernel_pipe_any_more() {
+    alone("kernel_pipes::a_socket_that_discards_has_no_kernel_pipe_any_more", || {
+        let (mut reactor, front, _backend) = listening();
+        let pipes = kernel_pipes();
+        let mut client = TcpStream::connect(front).expect("it listens");
+        client.write_all(b"some bytes").expect("it is open");
+        let guard = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("bytes come");
+            socket.splice_next();
+            if let Event::Spliced(_) = event {
+                assert_eq!(kernel_pipes(), pipes + 1);
+                socket.discard();
+                return assert_eq!(kernel_pipes(), pipes);
+            }
+        }
+    });
+}
