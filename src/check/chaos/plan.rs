@@ -37,6 +37,10 @@ pub(super) struct Plan {
     pub(super) drop_after: Option<u64>,
     /// There are only two local ports.
     pub(super) few_ports: bool,
+    /// Over which time a stop distributes its ends.
+    pub(super) spread: Duration,
+    /// The programs of accepted sockets say farewell at the end of a stop's grace.
+    pub(super) says_farewell: bool,
 }
 
 /// The virtual time that a program takes; none in half of the runs.
@@ -234,6 +238,8 @@ impl Plan {
             heal_after: Duration::from_millis(rng.below(40_000)),
             drop_after: rng.chance(0.03).then(|| rng.below(20)),
             few_ports: rng.chance(0.02),
+            spread: Duration::ZERO,
+            says_farewell: false,
         };
         let count = if rng.chance(0.7) { 1 } else { 2 + rng.below(2) };
         for number in 0..count as usize {
@@ -250,6 +256,10 @@ impl Plan {
         let mut race_rng = Rng::new(rng.clone().next_u64());
         let conversations = plan.conversations.iter().zip(&plan.transports);
         plan.races = conversations.map(|(kind, transport)| Race::draw(&mut race_rng, kind, *transport)).collect();
+        if plan.disturbances.iter().any(|(_, disturbance)| matches!(disturbance, Disturbance::Stop { .. })) {
+            plan.says_farewell = race_rng.chance(0.5);
+            plan.spread = Duration::from_millis(mostly(&mut race_rng, 1, plan.longest_ms / 4));
+        }
         if let Some(fault) = preferred {
             plan.prefer(fault, rng);
             plan.races = vec![None; plan.conversations.len()];

@@ -36,6 +36,7 @@ pub(super) fn check_event(
             let was_pending = std::mem::take(&mut model.drain_pending);
             must(was_pending, Rule::Language, || "drain, and none was pending".to_owned())?;
         }
+        Event::Timeout if stop::is_farewell(model, socket) => stop::check_farewell(model, truth, clock)?,
         Event::Timeout => limits::check_idle_timeout(model, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
             let is_enabled = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
