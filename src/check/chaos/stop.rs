@@ -70,7 +70,7 @@ impl Farewell {
 impl StopTimes {
     /// From when a socket counts as idle for the grace, at the earliest and at the latest.
     fn idle_from(&self, model: &SocketModel, truth: &Truth) -> (u64, u64) {
-        let earliest = self.at.max(truth.moved_at).max(model.farewell.said_at);
+        let earliest = self.at.max(truth.moved_at);
         let latest = earliest.max(truth.kernel.taken_at).max(model.connected_at).max(model.end_at);
         let latest = latest.max(model.paused_until).max(model.farewell.said_at);
         (earliest, latest.max(model.peer_end_known_at(truth)))
