@@ -328,8 +328,10 @@ impl SocketModel {
         if matches!(event, Event::Data(_) | Event::Connection) && !self.discards && context.rng.chance(0.1) {
             let most = if context.rng.chance(0.5) { 20 } else { 20_000 };
             let length = 1 + context.rng.below(most);
+            // The length decides how much room the buffer has, without a draw.
+            let buffer = Vec::with_capacity((length % 3 * length) as usize);
             // It is refused where nothing more can be read.
-            let _ = socket.fill(Vec::new(), length as usize);
+            let _ = socket.fill(buffer, length as usize);
             self.fills |= !self.destroy_called;
         }
         Ok(self.command(socket, context))
