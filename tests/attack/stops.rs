@@ -197,6 +197,19 @@ fn a_connection_that_the_program_has_paused_has_the_grace_when_it_is_resumed() {
 }
 
 #[test]
+fn a_connection_that_is_paused_within_the_grace_has_all_of_it_again_when_it_is_resumed() {
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
+    stop(&mut scene, listener.id, Some(2 * SECOND));
+    scene.run(SECOND);
+    scene.with(|socket| socket.pause());
+    scene.run(5 * SECOND);
+    assert!(!peer.has_fin(), "it is paused");
+    scene.with(|socket| socket.resume());
+    let after = fin_after(&mut scene, &peer, SECOND, |_| {});
+    ends_after_its_grace(after, 2 * SECOND, "resumed");
+}
+
+#[test]
 fn a_dead_connection_with_unread_bytes_has_the_grace_to_read_them() {
     for resumes_after in [SECOND, 6 * SECOND] {
         let (mut scene, listener, peer) = listening(ListenOptions::default());
