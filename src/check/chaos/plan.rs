@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) drop_after: Option<u64>,
     /// There are only two local ports.
     pub(super) few_ports: bool,
+    /// The size of the receive buffer, if it is a small one.
+    pub(super) receive_bytes: Option<usize>,
     /// Over which time a stop distributes its ends.
     pub(super) spread: Duration,
     /// The programs of accepted sockets say farewell at the end of a stop's grace.
@@ -238,6 +240,7 @@ impl Plan {
             heal_after: Duration::from_millis(rng.below(40_000)),
             drop_after: rng.chance(0.03).then(|| rng.below(20)),
             few_ports: rng.chance(0.02),
+            receive_bytes: None,
             spread: Duration::ZERO,
             says_farewell: false,
         };
@@ -256,6 +259,11 @@ impl Plan {
         let mut race_rng = Rng::new(rng.clone().next_u64());
         let conversations = plan.conversations.iter().zip(&plan.transports);
         plan.races = conversations.map(|(kind, transport)| Race::draw(&mut race_rng, kind, *transport)).collect();
+        let has_proxy = plan.conversations.iter().any(|kind| matches!(kind, Kind::Proxy(_)));
+        // Many bytes in small reads would look like a reactor that spins.
+        if has_proxy && !large && plan.flood.is_none() && race_rng.chance(0.5) {
+            plan.receive_bytes = Some(1 + mostly(&mut race_rng, 20, 2_000) as usize);
+        }
         if plan.disturbances.iter().any(|(_, disturbance)| matches!(disturbance, Disturbance::Stop { .. })) {
             plan.says_farewell = race_rng.chance(0.5);
             plan.spread = Duration::from_millis(mostly(&mut race_rng, 1, plan.longest_ms / 4));

@@ -77,11 +77,11 @@ pub(super) fn check_event(
 fn check_data(model: &mut SocketModel, bytes: &[u8], count: usize) -> Result<(), Violation> {
     must(!model.discards, Rule::Language, || "data after discard".to_owned())?;
     must(bytes.len() == count && count > 0, Rule::Bytes, || format!("{} bytes instead of {count}", bytes.len()))?;
-    let again = model.unspliced.min(bytes.len() as u64);
-    (model.read, model.unspliced) = (model.read - again, model.unspliced - again);
-    let wrong = pattern::mismatch(model.peer_stream(), model.read, bytes);
+    let wrong = pattern::mismatch(model.peer_stream(), model.read - model.unspliced, bytes);
     must(wrong.is_none(), Rule::Bytes, || format!("byte {wrong:?} is not the peer's"))?;
-    model.read += bytes.len() as u64;
+    let again = model.unspliced.min(bytes.len() as u64);
+    model.unspliced -= again;
+    model.read += bytes.len() as u64 - again;
     Ok(())
 }
 
