@@ -256,24 +256,29 @@ impl Plan {
         plan.draw_disturbances(rng);
         plan.draw_stop(rng);
         // From a second generator: the draws of the first stay as they are.
-        let mut race_rng = Rng::new(rng.clone().next_u64());
-        let conversations = plan.conversations.iter().zip(&plan.transports);
-        plan.races = conversations.map(|(kind, transport)| Race::draw(&mut race_rng, kind, *transport)).collect();
-        let has_proxy = plan.conversations.iter().any(|kind| matches!(kind, Kind::Proxy(_)));
-        // Many bytes in small reads would look like a reactor that spins.
-        if has_proxy && !large && plan.flood.is_none() && race_rng.chance(0.5) {
-            plan.receive_bytes = Some(1 + mostly(&mut race_rng, 20, 2_000) as usize);
-        }
-        if plan.disturbances.iter().any(|(_, disturbance)| matches!(disturbance, Disturbance::Stop { .. })) {
-            plan.says_farewell = race_rng.chance(0.5);
-            plan.spread = Duration::from_millis(mostly(&mut race_rng, 1, plan.longest_ms / 4));
-        }
+        plan.draw_additions(&mut Rng::new(rng.clone().next_u64()), large);
         if let Some(fault) = preferred {
             plan.prefer(fault, rng);
             plan.races = vec![None; plan.conversations.len()];
+            plan.receive_bytes = None;
             plan.transports = vec![Transport::Network; plan.conversations.len()];
         }
         plan
+    }
+
+    /// Races, small receive buffers in proxies, farewells and the spread of stops.
+    fn draw_additions(&mut self, rng: &mut Rng, large: bool) {
+        let conversations = self.conversations.iter().zip(&self.transports);
+        self.races = conversations.map(|(kind, transport)| Race::draw(rng, kind, *transport)).collect();
+        let has_proxy = self.conversations.iter().any(|kind| matches!(kind, Kind::Proxy(_)));
+        // Many bytes in small reads would look like a reactor that spins.
+        if has_proxy && !large && self.flood.is_none() && rng.chance(0.5) {
+            self.receive_bytes = Some(1 + mostly(rng, 20, 2_000) as usize);
+        }
+        if self.disturbances.iter().any(|(_, disturbance)| matches!(disturbance, Disturbance::Stop { .. })) {
+            self.says_farewell = rng.chance(0.5);
+            self.spread = Duration::from_millis(mostly(rng, 1, self.longest_ms / 4));
+        }
     }
 
     /// Loopback and Unix domain sockets connect one machine with itself; two machines need the
