@@ -161,6 +161,31 @@ mod tests {
     }
 
     #[test]
+    fn a_source_that_refuses_has_not_failed() {
+        let unconnected = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("memory");
+        let (mut pipes, mut pipe) = (Pipes::default(), None);
+        assert_eq!(pipes.fill(&unconnected, &mut pipe, 100).expect("ENOTCONN is no error"), 0);
+        let directory = std::fs::File::open("/").expect("Linux has it");
+        assert_eq!(pipes.fill(&directory, &mut pipe, 100).expect("EINVAL is no error"), 0);
+        assert!(pipe.is_some_and(|pipe| pipe.is_empty()));
+    }
+
+    #[test]
+    fn a_sink_without_room_would_block_and_the_pipe_keeps_its_bytes() {
+        use std::io::Write as _;
+        let pair = || std::os::unix::net::UnixStream::pair().expect("descriptors");
+        let ((mut from, source), (mut sink, _to)) = (pair(), pair());
+        sink.set_nonblocking(true).expect("open");
+        from.write_all(b"some bytes").expect("there is room");
+        let (mut pipes, mut pipe) = (Pipes::default(), None);
+        assert_eq!(pipes.fill(&source, &mut pipe, 100).expect("they have arrived"), 10);
+        while sink.write(&[0; 4096]).is_ok() {}
+        let mut pipe = pipe.expect("it was opened");
+        let refused = empty(&mut pipe, &sink, 10, false).map_err(|error| error.kind());
+        assert_eq!((refused, pipe.len()), (Err(io::ErrorKind::WouldBlock), 10));
+    }
+
+    #[test]
     fn no_more_pipes_are_opened_than_a_reactor_may_have() {
         let mut pipes = Pipes::default();
         let open: Vec<KernelPipe> = std::iter::from_fn(|| pipes.open()).collect();

@@ -65,8 +65,6 @@ impl Socket<'_> {
         if self.living().is_some() && self.is_farewell_due() {
             self.context.table.change_settings(self.slot, |settings| settings.farewell = Farewell::Timeout);
             self.context.table.entry_mut(self.slot).heard_last = true;
-            self.request(Flags::GRACE);
-            self.context.table.file_later(self.slot);
         }
     }
 
@@ -74,8 +72,10 @@ impl Socket<'_> {
     /// handshake or a ping. Without this call a [stop](crate::StopOptions::grace) takes bytes of the
     /// peer for a request, and waits for the answer.
     pub fn set_answered(&mut self) {
-        if let Some(entry) = self.living() {
-            entry.heard_last = false;
+        // If the peer waits for nothing already, the grace continues.
+        if let Some(entry) = self.living()
+            && std::mem::replace(&mut entry.heard_last, false)
+        {
             self.request(Flags::GRACE);
             self.context.table.file_later(self.slot);
         }

@@ -153,6 +153,17 @@ fn a_socket_that_is_woken_is_ready_once_and_the_one_at_hand_is_only_marked() {
 }
 
 #[test]
+fn a_socket_that_gets_a_kernel_pipe_is_the_next_to_be_served() {
+    let mut table = table(1);
+    let slots = created(&mut table, 3);
+    slots.iter().for_each(|slot| table.entry_mut(*slot).state = State::Open);
+    table.at_hand = slots[0];
+    table.wake(slots[1]);
+    table.push_spliced(slots[2], Box::new(KernelPipe::in_memory(vec![1])));
+    assert_eq!([table.pop_ready(), table.pop_ready()], [Some(slots[2]), Some(slots[1])], "its pipe is free soon");
+}
+
+#[test]
 fn what_a_socket_needs_next_puts_it_into_its_list() {
     let mut table = table(1);
     let slots = created(&mut table, 6);

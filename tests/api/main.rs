@@ -5,4 +5,5 @@ mod arbitrary_calls;
 mod features;
 mod handlers;
 mod metrics;
+mod sockets;
 mod traits;

@@ -3,6 +3,7 @@
 //! bytes that the peer takes, restart both, and the write timeout. A new state restarts only its
 //! own limit. The first queued byte starts the write timeout.
 
+use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use finale::net::{Net, Readiness};
@@ -424,4 +425,21 @@ fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
     let now = scene.network.now();
     let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("it is long over");
     assert!(matches!(event, Event::Error(_)), "{event:?}");
+}
+
+/// No byte has moved so far: neither end has said anything.
+#[test]
+fn the_silence_of_a_connection_that_we_have_opened_counts_from_its_beginning() {
+    let mut scene = Scene::new();
+    let at = SocketAddr::new(THERE, 80);
+    let _listening = scene.peer.listen(at).expect("a free port");
+    let options = ConnectOptions::default().idle_timeout(5 * SECOND);
+    scene.reactor.connect(at, options).expect("an address");
+    scene.run(SECOND);
+    assert_eq!(scene.story.last().map(String::as_str), Some("ready"));
+    scene.story.clear();
+    scene.run(3 * SECOND);
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    scene.run(2 * SECOND);
+    assert_eq!(scene.story, ["timeout"]);
 }

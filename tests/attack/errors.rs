@@ -196,6 +196,37 @@ fn a_registration_without_memory_is_tried_again() {
     }
 }
 
+#[test]
+fn a_body_that_is_half_read_comes_before_the_error_of_a_connection_that_can_not_be_watched() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    faulty.always("register", Errno::NOSPC);
+    let peer = scene.serve(ListenOptions::default());
+    peer.send(b"half");
+    scene.with(|socket| socket.fill(Vec::new(), 10).expect("it can be read"));
+    scene.run(ms(500));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    faulty.always("register", Errno::PERM);
+    scene.run(SECOND);
+    assert_eq!(scene.story[0], "filled");
+    assert!(scene.story[1].starts_with("error") && scene.story[2] == "close", "{:?}", scene.story);
+    assert_eq!(scene.story.len(), 3);
+}
+
+#[test]
+fn bytes_that_the_kernel_moves_without_memory_are_tried_again_and_none_is_lost() {
+    let forward = |scene: &mut Scene<FaultyNet>, peer: &PeerSocket| {
+        peer.send(b"hello");
+        scene.with(|socket| socket.splice_next());
+    };
+    with_shortages("splice_in", &ListenOptions::default(), forward, |scene, peer| {
+        assert_eq!(scene.story, ["spliced(5)", "data hello"], "it was not passed on");
+        scene.story.clear();
+        peer.send(b" again");
+        scene.run(SECOND);
+        assert_eq!(scene.story, ["data  again"]);
+    });
+}
+
 /// A paused socket is checked without reading when an error flag arrives.
 #[test]
 fn a_peek_without_memory_is_no_error_of_the_connection() {

@@ -197,6 +197,59 @@ fn a_connection_that_the_program_has_paused_has_the_grace_when_it_is_resumed() {
 }
 
 #[test]
+fn a_connection_that_is_paused_within_the_grace_has_all_of_it_again_when_it_is_resumed() {
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
+    stop(&mut scene, listener.id, Some(2 * SECOND));
+    scene.run(SECOND);
+    scene.with(|socket| socket.pause());
+    scene.run(5 * SECOND);
+    assert!(!peer.has_fin(), "it is paused");
+    scene.with(|socket| socket.resume());
+    let after = fin_after(&mut scene, &peer, SECOND, |_| {});
+    ends_after_its_grace(after, 2 * SECOND, "resumed");
+}
+
+/// The limit and the reset are noticed in one turn, or the connection is dead and paused for long.
+#[test]
+fn a_connection_that_is_dead_at_the_limit_of_a_stop_reports_its_own_error() {
+    for is_paused in [false, true] {
+        let (mut scene, listener, peer) = listening(ListenOptions::default());
+        let stop = StopOptions::default().grace(None).limit(5 * SECOND);
+        scene.reactor.stop_listener(listener.id, stop).expect("open");
+        scene.run(SECOND);
+        if is_paused {
+            scene.with(|socket| socket.pause());
+            peer.send(b"unread");
+        }
+        scene.run(SECOND);
+        peer.reset();
+        if is_paused {
+            scene.expect(&["peerended(reset)"]);
+        }
+        scene.network.advance(5 * SECOND);
+        scene.expect(&["error reset by the peer", "close", "listener closed"]);
+    }
+}
+
+#[test]
+fn a_stop_with_a_late_limit_does_not_put_off_that_of_another() {
+    let mut scene = Scene::new();
+    let mut peers = Vec::new();
+    for (port, limit) in [(80, 2), (81, 60)] {
+        let listener = scene.reactor.listen((HERE, port), ListenOptions::default()).expect("a free port");
+        peers.push(scene.peer.connect(listener.addr).expect("begun"));
+        scene.run(ms(10));
+        let stop = StopOptions::default().grace(None).limit(limit * SECOND);
+        scene.reactor.stop_listener(listener.id, stop).expect("open");
+        scene.run(ms(10));
+        scene.reactor.stop_listener(listener.id, stop).expect("it has a socket");
+    }
+    scene.run(3 * SECOND);
+    assert_eq!(scene.story, ["connection", "connection", "close", "listener closed"]);
+    assert!(peers[0].is_reset() && !peers[1].is_reset());
+}
+
+#[test]
 fn a_dead_connection_with_unread_bytes_has_the_grace_to_read_them() {
     for resumes_after in [SECOND, 6 * SECOND] {
         let (mut scene, listener, peer) = listening(ListenOptions::default());

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
 use finale::{
-    ConnectionErrorKind, EndingKind, Event, ListenOptions, Socket, SocketId, StopOptions, TimeoutKind, TimerId,
-    UnixAddr,
+    ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Socket, SocketId, StopOptions, TimeoutKind,
+    TimerId, UnixAddr,
 };
 use rustix::io::Errno;
 
@@ -115,24 +115,43 @@ fn a_thousand_closes_at_once_put_no_timer_off() {
     assert_eq!(closes, count, "and each of them comes");
 }
 
+/// A deadline and an idle time of a socket that has no input, and the limit of a new one.
 #[test]
-fn a_deadline_counts_from_the_next_call_though_its_socket_is_queued_behind_others() {
-    let mut scene = Scene::new();
-    let peers = crowd(&mut scene, 1000, ListenOptions::default());
-    let id = *scene.stories.keys().nth(900).expect("there are a thousand");
-    peers.iter().for_each(|peer| peer.send(b"x"));
-    scene.network.advance(ms(10));
-    let mut set = None;
-    let late = with_slow_handlers(&mut scene, ms(5000), |now, socket, event| {
-        if set.is_none() && matches!(event, Event::Data(_)) {
-            socket.get(id).expect("it lives").set_deadline(ms(100));
-            set = Some(now);
-        } else if socket.id() == id && matches!(event, Event::Error(_)) {
-            return set.map(|set| now - set - ms(100));
-        }
-        None
-    });
-    assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
+fn a_limit_counts_from_the_next_call_though_its_socket_is_queued_behind_others() {
+    const LIMIT: Duration = ms(100);
+    type Set = fn(&mut Socket<'_>, SocketId) -> SocketId;
+    let deadline: Set = |socket, id| {
+        socket.get(id).expect("it lives").set_deadline(LIMIT);
+        id
+    };
+    let idle: Set = |socket, id| {
+        socket.get(id).expect("it lives").set_idle_timeout(LIMIT);
+        id
+    };
+    let connect: Set = |socket, _| {
+        let nowhere = SocketAddr::from(([10, 0, 0, 3], 80));
+        socket.connect(nowhere, ConnectOptions::default().connect_timeout(LIMIT)).expect("an address")
+    };
+    for set in [deadline, idle, connect] {
+        let mut scene = Scene::new();
+        scene.network.vanish(IpAddr::from([10, 0, 0, 3]));
+        let peers = crowd(&mut scene, 1000, ListenOptions::default());
+        let silent = *scene.stories.keys().nth(900).expect("there are a thousand");
+        peers.iter().enumerate().filter(|(at, _)| *at != 900).for_each(|(_, peer)| peer.send(b"x"));
+        scene.network.advance(ms(10));
+        let mut begun = None;
+        let late = with_slow_handlers(&mut scene, ms(5000), |now, socket, event| match begun {
+            None if matches!(event, Event::Data(_)) => {
+                begun = Some((now, set(socket, silent)));
+                None
+            }
+            Some((begun, id)) if socket.id() == id && matches!(event, Event::Error(_) | Event::Timeout) => {
+                Some(now - begun - LIMIT)
+            }
+            _ => None,
+        });
+        assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
+    }
 }
 
 /// The last acknowledgement has arrived before the limit, and its socket waits after a hundred

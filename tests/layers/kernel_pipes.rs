@@ -1,7 +1,7 @@
 //! How many descriptors the kernel pipes of a reactor use, and what happens without them.
 
 use std::io::Write as _;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -112,27 +112,32 @@ fn kernel_pipes_of_stalled_connections_leave_the_descriptors_to_sockets() {
     });
 }
 
+/// A long stream that is over, and has left its kernel pipe.
+fn leave_a_pipe(reactor: &mut Reactor, front: SocketAddr) {
+    let pipes = kernel_pipes();
+    let mut client = TcpStream::connect(front).expect("it listens");
+    thread::scope(|scope| {
+        scope.spawn(move || client.write_all(&bytes(3_000_000)).expect("it reads"));
+        let guard = Instant::now() + Duration::from_secs(30);
+        let mut spliced = false;
+        while !(spliced && reactor.is_empty()) {
+            let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("it ends");
+            spliced |= matches!(event, Event::Spliced(_));
+            socket.splice_next();
+            if let Event::End = event {
+                socket.end();
+            }
+        }
+    });
+    assert_eq!(kernel_pipes(), pipes + 1, "all reads had the same one, and it is kept for the next stream");
+}
+
 #[test]
 fn a_connection_gets_the_descriptor_of_an_unused_kernel_pipe() {
     alone("kernel_pipes::a_connection_gets_the_descriptor_of_an_unused_kernel_pipe", || {
         let (mut reactor, front, backend) = listening();
         let back = backend.local_addr().expect("bound");
-        let pipes = kernel_pipes();
-        let mut client = TcpStream::connect(front).expect("it listens");
-        thread::scope(|scope| {
-            scope.spawn(move || client.write_all(&bytes(3_000_000)).expect("it reads"));
-            let guard = Instant::now() + Duration::from_secs(30);
-            let mut spliced = false;
-            while !(spliced && reactor.is_empty()) {
-                let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("it ends");
-                spliced |= matches!(event, Event::Spliced(_));
-                socket.splice_next();
-                if let Event::End = event {
-                    socket.end();
-                }
-            }
-        });
-        assert!(kernel_pipes() > pipes, "it keeps one for the next stream");
+        leave_a_pipe(&mut reactor, front);
         let _used = all_descriptors_but(0);
         reactor.connect(back, ConnectOptions::default()).expect("an address");
         let guard = Instant::now() + Duration::from_secs(30);
@@ -142,6 +147,45 @@ fn a_connection_gets_the_descriptor_of_an_unused_kernel_pipe() {
                 Event::Ready => break,
                 Event::Lookup(_) | Event::Connect => {}
                 _ => panic!("{event}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_gets_the_descriptor_of_an_unused_kernel_pipe() {
+    alone("kernel_pipes::a_client_gets_the_descriptor_of_an_unused_kernel_pipe", || {
+        let (mut reactor, front, _backend) = listening();
+        leave_a_pipe(&mut reactor, front);
+        let _client = TcpStream::connect(front).expect("it listens");
+        let _used = all_descriptors_but(0);
+        let guard = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (_, event) = reactor.next_before(guard).expect("it continues").expect("it is accepted");
+            match event {
+                Event::Connection => break,
+                Event::AcceptFailed(..) => {}
+                _ => panic!("{event}"),
+            }
+        }
+    });
+}
+
+#[test]
+fn a_socket_that_discards_has_no_kernel_pipe_any_more() {
+    alone("kernel_pipes::a_socket_that_discards_has_no_kernel_pipe_any_more", || {
+        let (mut reactor, front, _backend) = listening();
+        let pipes = kernel_pipes();
+        let mut client = TcpStream::connect(front).expect("it listens");
+        client.write_all(b"some bytes").expect("it is open");
+        let guard = Instant::now() + Duration::from_secs(30);
+        loop {
+            let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("bytes come");
+            socket.splice_next();
+            if let Event::Spliced(_) = event {
+                assert_eq!(kernel_pipes(), pipes + 1);
+                socket.discard();
+                return assert_eq!(kernel_pipes(), pipes);
             }
         }
     });

@@ -3,7 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use finale::{ConnectOptions, Pool, PoolOptions, PoolReply, Reactor};
+use finale::sim::{Host, Network, PeerSocket};
+use finale::{ConnectOptions, Event, Pool, PoolOptions, PoolReply, Reactor, Socket};
 
 /// A pool of one on a simulated network where a server only listens, for a while.
 fn with_a_silent_server(options: ConnectOptions, mut act: impl FnMut(&mut Pool, &mut finale::Socket<'_>)) -> Pool {
@@ -42,4 +43,73 @@ fn a_socket_that_is_given_back_while_it_fills_a_buffer_is_replaced() {
         }
     });
     assert_eq!((pool.stats().started, pool.stats().ready), (2, 1), "{:?}", pool.stats());
+}
+
+/// A connection that a pool keeps ready, and that may want to say farewell. The other end is the
+/// server's.
+fn ready(says_farewell: bool) -> (Network, Reactor<Host>, Pool, PeerSocket) {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let at: SocketAddr = "10.0.0.2:80".parse().expect("an address");
+    let listener = network.peer([10, 0, 0, 2].into()).listen(at).expect("a free port");
+    let mut pool = Pool::new(at, ConnectOptions::default(), PoolOptions::default().size(1)).expect("good options");
+    pool.open(&mut reactor.context());
+    lines(&network, &mut reactor, |socket, event| {
+        pool.handle(socket, event);
+        socket.set_farewell(says_farewell);
+    });
+    assert_eq!(pool.stats().ready, 1);
+    let server = listener.accept().expect("it is connected");
+    (network, reactor, pool, server)
+}
+
+/// The events of a second.
+fn lines(
+    network: &Network,
+    reactor: &mut Reactor<Host>,
+    mut act: impl FnMut(&mut Socket<'_>, &Event<'_>),
+) -> Vec<String> {
+    let (mut lines, until) = (Vec::new(), network.now() + Duration::from_secs(1));
+    while let Some((mut socket, event)) = reactor.next_before(until).expect("it can wait") {
+        act(&mut socket, &event);
+        lines.push(event.to_string());
+    }
+    lines
+}
+
+#[test]
+fn what_a_server_sends_to_an_unused_connection_of_a_dropped_pool_is_nobodys_data() {
+    let (network, mut reactor, pool, server) = ready(false);
+    drop(pool);
+    assert_eq!(lines(&network, &mut reactor, |_, _| {}), [""; 0]);
+    assert!(server.has_fin());
+    server.send(b"late");
+    server.finish();
+    let seen = lines(&network, &mut reactor, |_, _| {});
+    assert!(seen.len() == 2 && seen[0] == "end" && seen[1].starts_with("close"), "{seen:?}");
+}
+
+#[test]
+fn an_unused_connection_says_farewell_when_its_pool_is_dropped_and_reads_on() {
+    let (network, mut reactor, pool, server) = ready(true);
+    drop(pool);
+    let said = lines(&network, &mut reactor, |socket, _| assert!(socket.is_farewell_due() && !socket.is_discarding()));
+    assert_eq!(said, ["timeout"]);
+    server.send(b"goodbye");
+    assert_eq!(lines(&network, &mut reactor, |_, _| {}), ["data, 7 bytes"]);
+    assert!(!server.has_fin());
+}
+
+#[test]
+fn an_unused_connection_whose_peer_has_finished_ends_with_its_pool_and_says_no_farewell() {
+    let (network, mut reactor, pool, server) = ready(true);
+    server.finish();
+    let mut pool = Some(pool);
+    let seen = lines(&network, &mut reactor, |_, event| {
+        if *event == Event::End {
+            pool = None;
+        }
+    });
+    assert_eq!(seen[0], "end");
+    assert!(seen.len() == 2 && seen[1].starts_with("close") && server.has_fin(), "{seen:?}");
 }

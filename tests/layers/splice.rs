@@ -235,6 +235,51 @@ fn a_request_for_a_kernel_pipe_takes_no_buffer_of_the_program_and_is_for_one_rea
 }
 
 #[test]
+fn bytes_in_a_kernel_pipe_come_in_pieces_of_the_receive_buffer() {
+    let network = Network::new(3);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    reactor.set_receive_buffer(1_000).expect("a size that is allowed");
+    let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let client = network.peer(THERE).connect(listener.addr).expect("begun");
+    client.send(&bytes(10_500));
+    let (mut data, mut lines) = (Vec::new(), Vec::new());
+    while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it continues") {
+        match event {
+            Event::Connection => socket.splice_next(),
+            Event::Data(bytes) => data.extend_from_slice(bytes),
+            _ => {}
+        }
+        lines.push(event.to_string());
+    }
+    assert!(data == bytes(10_500), "{lines:?}");
+    assert!(lines[1].ends_with("in a kernel pipe") && lines.len() >= 12, "{lines:?}");
+}
+
+/// The bytes of the first read go to the sink, and the next are the program's again.
+#[test]
+fn a_request_that_was_fulfilled_and_passed_on_is_for_one_read() {
+    let network = Network::new(3);
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let listener = reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    let client = network.peer(THERE).connect(listener.addr).expect("begun");
+    let mut lines = Vec::new();
+    for part in [&b"first"[..], b"second"] {
+        client.send(part);
+        while let Some((mut socket, event)) = reactor.next_before(network.now() + SECOND).expect("it continues") {
+            let id = socket.id();
+            match event {
+                Event::Connection => socket.splice_next(),
+                Event::Spliced(_) => drop(socket.forward(id).expect("it is open")),
+                _ => {}
+            }
+            lines.push(format!("{event:?}"));
+        }
+    }
+    assert_eq!(lines, ["Connection", "Spliced(5)", &format!("{:?}", Event::Data(b"second"))]);
+    assert_eq!(client.read(), b"first");
+}
+
+#[test]
 fn bytes_that_the_sink_refuses_are_delivered_as_data() {
     let mut elsewhere = Reactor::with_net(Network::new(9).host(HERE));
     let unknown = elsewhere.connect((THERE, 80), ConnectOptions::default()).expect("an address");

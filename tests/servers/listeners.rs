@@ -324,6 +324,18 @@ fn clients_who_wait_for_a_place_are_served_by_a_listener_that_stops() {
 }
 
 #[test]
+fn clients_that_still_wait_for_a_place_at_the_limit_of_a_stop_are_reset_without_an_event() {
+    let (mut scene, listener, peers) = scene(ListenOptions::default().max_connections(1), 2);
+    scene.expect(&["connection"]);
+    scene.reactor.stop_listener(listener.id, StopOptions::default().grace(None).limit(5 * SECOND)).expect("open");
+    scene.run(6 * SECOND);
+    assert_eq!(std::mem::take(&mut scene.story), ["close", "listener closed"]);
+    scene.network.advance(ms(10));
+    assert!(peers.iter().all(PeerSocket::is_reset));
+    scene.rest();
+}
+
+#[test]
 fn a_stopped_listener_that_is_closed_tells_nothing_more() {
     let (mut scene, listener, mut peers) = scene(ListenOptions::default(), 1);
     scene.expect(&["connection"]);

@@ -202,6 +202,7 @@ fn nothing_is_held_for_a_body_of_which_nothing_can_come() {
             assert!(socket.is_filling());
             socket.discard();
             assert!(!socket.is_filling());
+            assert_eq!(socket.fill(Vec::new(), 100), Err(Vec::new()), "what is read is dropped");
         }
         Event::End => socket.end(),
         _ => {}
@@ -212,7 +213,7 @@ fn nothing_is_held_for_a_body_of_which_nothing_can_come() {
 fn a_dead_paused_socket_whose_half_body_is_given_up_fails_at_once() {
     let head = Script::new().send(b"head:").wait(Duration::from_millis(5));
     let script = head.send(b"abc").wait(Duration::from_millis(5)).reset();
-    let mut id = None;
+    let (mut id, mut reset_at) = (None, None);
     let lines = serve(script, ListenOptions::default(), |socket, event| match event {
         Event::Data(_) => {
             id = Some(socket.id());
@@ -220,10 +221,88 @@ fn a_dead_paused_socket_whose_half_body_is_given_up_fails_at_once() {
             socket.set_timer(Duration::from_millis(7));
         }
         Event::Timer(_) => socket.get(id.expect("set before")).expect("it lives").pause(),
-        Event::PeerEnded(PeerEnd::Reset) => socket.fill(Vec::new(), 9).expect("bytes are unread"),
+        Event::PeerEnded(PeerEnd::Reset) => {
+            reset_at = Some(socket.now());
+            socket.fill(Vec::new(), 9).expect("bytes are unread");
+        }
+        // Not only when a limit expires.
+        Event::Error(_) => assert_eq!(reset_at, Some(socket.now())),
         _ => {}
     });
     assert_eq!(lines, ["data head:", "Reset", "error reset by the peer"]);
+}
+
+#[test]
+fn a_body_that_ends_early_has_no_bytes_that_did_not_come_whatever_room_its_buffer_has() {
+    for capacity in [0, 6, 100] {
+        let head = Script::new().send(b"head:").wait(Duration::from_millis(5)).send(b"abc");
+        let lines = serve(head.finish().receive_end(), ListenOptions::default(), |socket, event| match event {
+            Event::Data(_) => socket.fill(Vec::with_capacity(capacity), 6).expect("more comes"),
+            Event::End => socket.end(),
+            _ => {}
+        });
+        assert_eq!(lines, ["data head:", "filled abc", "end"], "a buffer of {capacity}");
+    }
+}
+
+#[test]
+fn a_filled_buffer_that_is_not_taken_is_dropped() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+    let script = Script::new().send(b"abc").wait(Duration::from_millis(5)).send(b"more").finish().receive_end();
+    let _play = network.peer([10, 0, 0, 2].into()).play(listener.addr, script).expect("a way");
+    let mut lines = Vec::new();
+    while let Some((mut socket, event)) = reactor.next().expect("a net that can wait") {
+        match event {
+            Event::Connection => socket.fill(Vec::new(), 3).expect("it can be read"),
+            Event::Filled => {}
+            Event::Data(_) => assert_eq!(socket.take_filled(), None, "it is too late"),
+            Event::End => socket.end(),
+            _ => {}
+        }
+        lines.push(event.to_string());
+        if lines.len() == 5 {
+            reactor.close_listener(listener.id).expect("it is open");
+        }
+    }
+    assert_eq!(lines.len(), 5, "{lines:?}");
+    assert_eq!((lines[1].as_str(), lines[2].as_str()), ("data, in a buffer of the program", "data, 4 bytes"));
+}
+
+/// A read into the buffer of a program takes no more than another, and the other sockets are served
+/// before the next.
+#[test]
+fn a_body_of_many_reads_comes_whole_and_does_not_hold_up_other_sockets() {
+    const BODY: usize = 1_000_000;
+    let network = Network::new(1);
+    network.set_buffers(2 * BODY, 2 * BODY);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+    let client = || network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("begun");
+    let clients = [client(), client()];
+    let mut ids = Vec::new();
+    while ids.len() < 2 {
+        let (socket, event) = reactor.next().expect("a net that can wait").expect("a client comes");
+        assert_eq!(event, Event::Connection);
+        ids.push(socket.id());
+    }
+    let turn_over = |reactor: &mut Reactor<_>| reactor.next_before(network.now()).map(|next| next.is_none());
+    assert!(turn_over(&mut reactor).expect("a net that can wait"));
+    let body: Vec<u8> = (0..BODY as u32).map(|at| (at % 251) as u8).collect();
+    reactor.socket(ids[0]).expect("it lives").fill(Vec::new(), BODY).expect("it can be read");
+    clients[0].send(&body);
+    clients[1].send(b"short");
+    network.advance(Duration::from_secs(1));
+    let mut lines = Vec::new();
+    while lines.len() < 2 {
+        let (mut socket, event) = reactor.next().expect("a net that can wait").expect("both come");
+        if event == Event::Filled {
+            assert!(socket.take_filled().is_some_and(|filled| filled == body));
+        }
+        lines.push((socket.id(), event.to_string()));
+    }
+    assert_eq!((lines[0].0, lines[1].0), (ids[1], ids[0]), "{lines:?}");
 }
 
 /// On a real Unix socket: the send has failed, and the next read fails with another error.

@@ -16,8 +16,13 @@ use crate::sim::{Fault, Host, Network, PeerListener, Reach, Script};
 use crate::target::Target;
 
 pub(super) fn reactors(network: &Network, plan: &Plan) -> [Option<Reactor<Host>>; 2] {
-    let servers = Reactor::with_net(network.host(plan.machines.servers));
-    [Some(servers), plan.two_reactors.then(|| Reactor::with_net(network.host(plan.machines.clients)))]
+    let reactor = |at| {
+        let mut reactor = Reactor::with_net(network.host(at));
+        let resized = plan.receive_bytes.map(|bytes| reactor.set_receive_buffer(bytes));
+        debug_assert!(resized.is_none_or(|resized| resized.is_ok()), "a size that is allowed");
+        reactor
+    };
+    [Some(reactor(plan.machines.servers)), plan.two_reactors.then(|| reactor(plan.machines.clients))]
 }
 
 impl Run {

@@ -23,8 +23,8 @@ pub(super) fn check(
     must(numbers, Rule::Bytes, || {
         format!("\"{ending}\", and the network has {} read, {} written", truth.given, truth.sent)
     })?;
-    // A partly filled buffer is dropped if a limit or `destroy` ends the socket.
-    must(model.discards || model.fills || model.read == truth.given, Rule::Bytes, || {
+    let may_drop = model.discards || (model.fills && drops_its_buffer(model, ending, socket, truth, clock));
+    must(may_drop || model.read == truth.given, Rule::Bytes, || {
         format!("\"{ending}\", of which {} bytes were delivered", model.read)
     })?;
     must(ending.had_error() == model.had_error, Rule::Language, || {
@@ -46,6 +46,19 @@ pub(super) fn check(
         }
         EndingKind::Failed(_) => Ok(()),
         EndingKind::Confirmed | EndingKind::HandedOff => check_clean(model, ending, truth),
+    }
+}
+
+/// Whether a partly filled buffer is dropped: if `destroy` or a limit ends the socket.
+fn drops_its_buffer(model: &SocketModel, ending: &Ending, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
+    match &ending.kind {
+        EndingKind::Destroyed => true,
+        // A limit takes the error of a dead connection first.
+        EndingKind::Failed(failure) => {
+            let may_have = limits::may_have_failed(model, socket, truth, clock);
+            failure.os.is_none() || may_have || stop::may_have_expired(model, clock)
+        }
+        EndingKind::Confirmed | EndingKind::HandedOff => false,
     }
 }
 

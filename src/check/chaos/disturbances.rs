@@ -42,11 +42,12 @@ impl Run {
         let mut listeners = self.state.conversations.iter().filter_map(|conversation| conversation.listener.clone());
         let Some(OpenListener { host, id, .. }) = listeners.next() else { return };
         let Some(reactor) = &mut self.reactors[host] else { return };
-        if reactor.stop_listener(id, StopOptions::default().grace(grace).limit(limit)).is_err() {
+        let spread = self.state.plan.spread;
+        if reactor.stop_listener(id, StopOptions::default().grace(grace).spread(spread).limit(limit)).is_err() {
             return; // It is stopped already.
         }
         let nanos = |time: Duration| time.as_nanos() as u64;
-        let stop = StopTimes { at, grace: grace.map(nanos), limit: limit.map(nanos) };
+        let stop = StopTimes { at, grace: grace.map(nanos), spread: nanos(spread), limit: limit.map(nanos) };
         self.state.stops.push((id, stop));
         // It may end a proxy's socket whose source has not ended.
         self.state.conversations.iter_mut().for_each(|conversation| conversation.may_cut = true);

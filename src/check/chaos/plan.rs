@@ -37,6 +37,12 @@ pub(super) struct Plan {
     pub(super) drop_after: Option<u64>,
     /// There are only two local ports.
     pub(super) few_ports: bool,
+    /// The size of the receive buffer, if it is a small one.
+    pub(super) receive_bytes: Option<usize>,
+    /// Over which time a stop distributes its ends.
+    pub(super) spread: Duration,
+    /// The programs of accepted sockets say farewell at the end of a stop's grace.
+    pub(super) says_farewell: bool,
 }
 
 /// The virtual time that a program takes; none in half of the runs.
@@ -234,6 +240,9 @@ impl Plan {
             heal_after: Duration::from_millis(rng.below(40_000)),
             drop_after: rng.chance(0.03).then(|| rng.below(20)),
             few_ports: rng.chance(0.02),
+            receive_bytes: None,
+            spread: Duration::ZERO,
+            says_farewell: false,
         };
         let count = if rng.chance(0.7) { 1 } else { 2 + rng.below(2) };
         for number in 0..count as usize {
@@ -247,15 +256,29 @@ impl Plan {
         plan.draw_disturbances(rng);
         plan.draw_stop(rng);
         // From a second generator: the draws of the first stay as they are.
-        let mut race_rng = Rng::new(rng.clone().next_u64());
-        let conversations = plan.conversations.iter().zip(&plan.transports);
-        plan.races = conversations.map(|(kind, transport)| Race::draw(&mut race_rng, kind, *transport)).collect();
+        plan.draw_additions(&mut Rng::new(rng.clone().next_u64()), large);
         if let Some(fault) = preferred {
             plan.prefer(fault, rng);
             plan.races = vec![None; plan.conversations.len()];
+            plan.receive_bytes = None;
             plan.transports = vec![Transport::Network; plan.conversations.len()];
         }
         plan
+    }
+
+    /// Races, small receive buffers in proxies, farewells and the spread of stops.
+    fn draw_additions(&mut self, rng: &mut Rng, large: bool) {
+        let conversations = self.conversations.iter().zip(&self.transports);
+        self.races = conversations.map(|(kind, transport)| Race::draw(rng, kind, *transport)).collect();
+        let has_proxy = self.conversations.iter().any(|kind| matches!(kind, Kind::Proxy(_)));
+        // Many bytes in small reads would look like a reactor that spins.
+        if has_proxy && !large && self.flood.is_none() && rng.chance(0.5) {
+            self.receive_bytes = Some(1 + mostly(rng, 20, 2_000) as usize);
+        }
+        if self.disturbances.iter().any(|(_, disturbance)| matches!(disturbance, Disturbance::Stop { .. })) {
+            self.says_farewell = rng.chance(0.5);
+            self.spread = Duration::from_millis(mostly(rng, 1, self.longest_ms / 4));
+        }
     }
 
     /// Loopback and Unix domain sockets connect one machine with itself; two machines need the

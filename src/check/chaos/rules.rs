@@ -36,6 +36,7 @@ pub(super) fn check_event(
             let was_pending = std::mem::take(&mut model.drain_pending);
             must(was_pending, Rule::Language, || "drain, and none was pending".to_owned())?;
         }
+        Event::Timeout if stop::is_farewell(model, socket) => stop::check_farewell(model, truth, clock)?,
         Event::Timeout => limits::check_idle_timeout(model, socket.settings(), truth, clock)?,
         Event::PeerEnded(how) => {
             let is_enabled = socket.settings().is_some_and(|settings| settings.notify_peer_ended);
@@ -76,11 +77,11 @@ pub(super) fn check_event(
 fn check_data(model: &mut SocketModel, bytes: &[u8], count: usize) -> Result<(), Violation> {
     must(!model.discards, Rule::Language, || "data after discard".to_owned())?;
     must(bytes.len() == count && count > 0, Rule::Bytes, || format!("{} bytes instead of {count}", bytes.len()))?;
-    let again = model.unspliced.min(bytes.len() as u64);
-    (model.read, model.unspliced) = (model.read - again, model.unspliced - again);
-    let wrong = pattern::mismatch(model.peer_stream(), model.read, bytes);
+    let wrong = pattern::mismatch(model.peer_stream(), model.read - model.unspliced, bytes);
     must(wrong.is_none(), Rule::Bytes, || format!("byte {wrong:?} is not the peer's"))?;
-    model.read += bytes.len() as u64;
+    let again = model.unspliced.min(bytes.len() as u64);
+    model.unspliced -= again;
+    model.read += bytes.len() as u64 - again;
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use super::draw::mostly;
 use super::limits::{self, ReportedIdle};
 use super::pattern::{self, Stream};
 use super::plan::Plan;
-use super::stop::StopTimes;
+use super::stop::{Farewell, StopTimes};
 use crate::buffer::Buffer;
 use crate::check::{EventGrammar, Rule, Violation, must};
 use crate::error::Error;
@@ -70,6 +70,7 @@ pub(super) struct SocketModel {
     pub(super) room_at: Option<u64>,
     /// Its listener stops.
     pub(super) stop: Option<StopTimes>,
+    pub(super) farewell: Farewell,
     /// Errors of the system that belong to its attempts to connect.
     pub(super) attempt_errors: usize,
 }
@@ -151,6 +152,7 @@ impl SocketModel {
             deadline: None,
             room_at: None,
             stop: None,
+            farewell: Farewell::default(),
             attempt_errors: 0,
         }
     }
@@ -315,6 +317,9 @@ impl SocketModel {
             }
             self.destroy(socket);
         }
+        if context.plan.says_farewell {
+            self.say_farewell(socket, event, context);
+        }
         self.note_automatic_end(socket, event, context.now);
         if self.end_called && !self.discards && context.rng.chance(probabilities.discard) {
             self.discard(socket, context.now);
@@ -323,11 +328,28 @@ impl SocketModel {
         if matches!(event, Event::Data(_) | Event::Connection) && !self.discards && context.rng.chance(0.1) {
             let most = if context.rng.chance(0.5) { 20 } else { 20_000 };
             let length = 1 + context.rng.below(most);
+            // The length decides how much room the buffer has, without a draw.
+            let buffer = Vec::with_capacity((length % 3 * length) as usize);
             // It is refused where nothing more can be read.
-            let _ = socket.fill(Vec::new(), length as usize);
+            let _ = socket.fill(buffer, length as usize);
             self.fills |= !self.destroy_called;
         }
         Ok(self.command(socket, context))
+    }
+
+    /// What concerns a stop with a farewell.
+    fn say_farewell(&mut self, socket: &mut Socket<'_>, event: &Event<'_>, context: &mut ActContext<'_>) {
+        if matches!(event, Event::Connection) {
+            self.farewell.want(socket);
+        } else if matches!(event, Event::Timeout) && self.farewell.is_due() {
+            match context.rng.below(4) {
+                0 => {}
+                1 => self.farewell.postpone(socket, context.now),
+                _ => self.end(socket, context.now),
+            }
+        } else if context.rng.chance(0.2) {
+            self.farewell.answered(socket, context.now);
+        }
     }
 
     fn discard(&mut self, socket: &mut Socket<'_>, now: u64) {

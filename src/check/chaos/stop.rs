@@ -1,12 +1,13 @@
 //! A listener that stops during a run: when its grace and its limit are due.
 //!
-//! Invariant: a stop calls `end` after the grace and resets at the limit, and does nothing else to
-//! a socket.
+//! Invariant: a stop calls `end` after the grace, or delivers `timeout` to a program that says
+//! farewell; it resets at the limit, and does nothing else to a socket.
 
 use super::limits::{self, Clock};
 use super::socket_model::SocketModel;
 use crate::check::{Rule, Violation, must};
 use crate::lifecycle::State;
+use crate::options::IdleDirection;
 use crate::sim::truth::Truth;
 use crate::socket::Socket;
 
@@ -15,7 +16,55 @@ use crate::socket::Socket;
 pub(super) struct StopTimes {
     pub(super) at: u64,
     pub(super) grace: Option<u64>,
+    pub(super) spread: u64,
     pub(super) limit: Option<u64>,
+}
+
+/// What a program has said about the end of the grace.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Farewell {
+    /// It gets a `timeout` instead of our FIN.
+    wanted: bool,
+    /// That was delivered.
+    due: bool,
+    /// How many bytes had moved when it last said whether the peer waits, what it said, and when.
+    said: Option<(u64, bool)>,
+    said_at: u64,
+}
+
+impl Farewell {
+    pub(super) fn want(&mut self, socket: &mut Socket<'_>) {
+        socket.set_farewell(true);
+        self.wanted = true;
+    }
+
+    /// The peer waits for nothing.
+    pub(super) fn answered(&mut self, socket: &mut Socket<'_>, now: u64) {
+        socket.set_answered();
+        self.say(false, socket, now);
+    }
+
+    /// In the `timeout`: the peer waits for an answer.
+    pub(super) fn postpone(&mut self, socket: &mut Socket<'_>, now: u64) {
+        socket.postpone_farewell();
+        if std::mem::take(&mut self.due) {
+            self.say(true, socket, now);
+        }
+    }
+
+    fn say(&mut self, waits: bool, socket: &Socket<'_>, now: u64) {
+        (self.said, self.said_at) = (Some((socket.bytes_read() + socket.bytes_written(), waits)), now);
+    }
+
+    pub(super) const fn is_due(&self) -> bool {
+        self.due
+    }
+
+    /// Whether the peer waits for an answer.
+    fn has_request(&self, truth: &Truth) -> bool {
+        let said = self.said.filter(|(moved, _)| *moved == truth.moved(IdleDirection::Both));
+        said.map_or(truth.heard_last, |(_, waits)| waits)
+    }
 }
 
 impl StopTimes {
@@ -23,7 +72,7 @@ impl StopTimes {
     fn idle_from(&self, model: &SocketModel, truth: &Truth) -> (u64, u64) {
         let earliest = self.at.max(truth.moved_at);
         let latest = earliest.max(truth.kernel.taken_at).max(model.connected_at).max(model.end_at);
-        let latest = latest.max(model.paused_until);
+        let latest = latest.max(model.paused_until).max(model.farewell.said_at);
         (earliest, latest.max(model.peer_end_known_at(truth)))
     }
 }
@@ -43,9 +92,26 @@ pub(super) fn update(
         // If bytes have moved since, the time of the last ones before it is unknown.
         let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
         must(in_time, Rule::Timers, || format!("a stop ended it at {at} ns, and its grace was due at {due:?}"))?;
+        must(!model.farewell.wanted, Rule::Language, || "a stop ended it without a farewell".to_owned())?;
         // Our FIN may have left later than `end` was called.
         (model.end_called, model.ended_at, model.drain_pending) = (true, at.saturating_sub(clock.retry), false);
     }
+    Ok(())
+}
+
+/// Whether this `timeout` is the farewell.
+pub(super) fn is_farewell(model: &SocketModel, socket: &Socket<'_>) -> bool {
+    socket.is_farewell_due() && !model.farewell.due
+}
+
+/// A farewell comes once, at the end of the grace, and where it is wanted.
+pub(super) fn check_farewell(model: &mut SocketModel, truth: &Truth, clock: Clock) -> Result<(), Violation> {
+    let due = model.stop.and_then(|stop| stop.idle_from(model, truth).0.checked_add(stop.grace?));
+    let in_time = model.farewell.wanted && due.is_some_and(|due| clock.now >= due);
+    must(in_time, Rule::Timers, || format!("a farewell, and the grace of a stop is due at {due:?}"))?;
+    let is_busy = model.is_paused || model.end_called || model.farewell.has_request(truth);
+    must(!is_busy, Rule::Timers, || "a farewell of a socket that is not idle".to_owned())?;
+    model.farewell.due = true;
     Ok(())
 }
 
@@ -75,8 +141,10 @@ pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, c
         return Some(format!("the limit of its listener's stop was due {late} ns ago"));
     }
     let may_end = socket.state() == State::Open && !model.end_called && !socket.end_called();
-    let is_busy = socket.is_paused() || truth.heard_last || truth.kernel.unread > 0 || truth.kernel.died;
-    let idle = may_end && !is_busy && socket.queued_bytes() == 0;
-    let late = over_for(stop.idle_from(model, truth).1, stop.grace.filter(|_| idle))?;
+    let is_busy =
+        socket.is_paused() || model.farewell.has_request(truth) || truth.kernel.unread > 0 || truth.kernel.died;
+    let idle = may_end && !is_busy && socket.queued_bytes() == 0 && !model.farewell.due;
+    let grace = stop.grace.filter(|_| idle).map(|grace| grace.saturating_add(stop.spread));
+    let late = over_for(stop.idle_from(model, truth).1, grace)?;
     Some(format!("the grace of its listener's stop was due {late} ns ago"))
 }

@@ -520,6 +520,10 @@ fn a_socket_without_a_deadline_costs_neither_a_look_at_the_clock_nor_a_timer_nor
     scene.table.change_settings(scene.slot, |settings| settings.idle_ms = None);
     scene.file_again();
     assert!(scene.table.wheel.is_empty(), "the time was taken back");
+    let mut scene = Scene::accepted(idle(50, IdleDirection::Both), &[]);
+    scene.table.change_settings(scene.slot, |settings| settings.idle_ms = None);
+    scene.table.file_later(scene.slot);
+    assert!(scene.table.wheel.is_empty() && scene.table.unfiled.is_empty(), "nor when it is put aside");
 }
 
 #[test]
@@ -540,13 +544,17 @@ fn a_socket_that_is_put_aside_has_its_nearest_deadline_filed_whatever_its_times_
         let settings = Settings { idle_ms, write_ms, half_closed_ms, close_ms, ending_ms, grace_ms, ..timeless() };
         for path in paths {
             for (read_closed, bytes) in [(false, &b""[..]), (true, b""), (false, b"x"), (true, b"x")] {
-                let mut scene = Scene::accepted(settings.clone(), &[]);
+                // It has nothing but its entry before it gets them.
+                let mut scene = Scene::accepted(timeless(), &[]);
+                scene.table.change_settings(scene.slot, |own| own.clone_from(&settings));
                 path.iter().for_each(|&input| scene.apply(input));
                 scene.entry().flags.set(Flags::READ_CLOSED | Flags::LIMIT, read_closed);
                 if !bytes.is_empty() {
                     scene.table.push(scene.slot, bytes);
                 }
-                scene.restart(Flags::CLOCKS, 100);
+                scene.entry().flags.set(Flags::CLOCKS, true);
+                scene.table.file_later(scene.slot);
+                scene.table.file_all(100);
                 let (entry, settings, extra) = scene.table.parts(scene.slot);
                 let times = [
                     entry.limit(settings).map(|(ms, _)| ms),

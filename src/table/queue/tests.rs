@@ -232,6 +232,13 @@ fn a_buffer_that_was_given_away_is_not_copied_unless_it_is_small() {
 #[test]
 fn small_pieces_between_large_ones_hold_no_room() {
     let mut scene = Scene::default();
+    for _ in 0..10 {
+        scene.copy(10);
+        scene.spares.0.push(Vec::with_capacity(CHUNK_BYTES));
+        scene.splice(10);
+    }
+    assert_eq!(scene.queue.held(), 10 * 10, "between pipes");
+    let mut scene = Scene::default();
     scene.copy(CHUNK_BYTES);
     scene.sent(CHUNK_BYTES);
     for _ in 0..10 {

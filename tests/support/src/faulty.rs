@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use finale::lifecycle::{Input, State};
-use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
+use finale::net::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket, Rng};
 use finale::{KeepAlive, ListenOptions, SocketId, UnixAddr};
 use rustix::io::Errno;
@@ -352,6 +352,16 @@ impl Net for FaultyNet {
             return Ok(Received { bytes: buffer.len() - short, drained: false });
         }
         self.host.recv(slot, buffer)
+    }
+
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+        self.faulty.enter("splice_in")?;
+        self.host.splice_in(slot, pipe, limit)
+    }
+
+    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        self.faulty.enter("splice_out")?;
+        self.host.splice_out(slot, pipe, limit, more)
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
