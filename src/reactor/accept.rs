@@ -91,12 +91,8 @@ impl<N: Net> Reactor<N> {
     #[doc(alias = "uv_close")]
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
         self.listeners.find(id).ok_or(Error::Gone)?;
-        if self.listeners.is_open(id.index()) {
-            self.net.unlisten(id.index());
-        }
-        let entry = self.listeners.remove(id.index());
-        self.table.settings.release(entry.settings);
-        self.listeners.retry();
+        self.close_descriptor(id.index());
+        self.table.settings.release(self.listeners.remove(id.index()));
         Ok(())
     }
 
@@ -127,16 +123,50 @@ impl<N: Net> Reactor<N> {
         self.listeners.ids().collect()
     }
 
+    /// Takes over a listening socket that was opened elsewhere: a
+    /// [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener),
+    /// or a descriptor that was inherited from a parent process (socket activation). So it can have
+    /// options that finale does not know.
+    ///
+    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
+    /// in `options` are set. Those that must be set before it listens are not: the backlog,
+    /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
+    /// error the descriptor is closed.
+    ///
+    /// ```
+    /// use finale::{ListenOptions, Reactor};
+    /// let mut reactor = Reactor::new()?;
+    /// let opened = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// let listener = reactor.adopt(opened, ListenOptions::default())?;
+    /// println!("listening on {}", listener.addr);
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
+    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL), and
+    /// on a simulated network.
+    #[doc(alias = "from_std")]
+    #[doc(alias = "uv_tcp_open")]
+    #[doc(alias = "listen_fd")]
+    #[doc(alias = "socket activation")]
+    pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
+        let listener = listener.into();
+        self.add_listener(options, |net, slot, options| {
+            net.adopt(slot, listener, options).map_err(|error| system("adopting a listening stream socket", &error))
+        })
+    }
+
     /// Whether [`stop_listener`](Reactor::stop_listener) was called for it.
     pub(crate) fn is_stopping(&self, id: ListenerId) -> bool {
-        self.listeners.find(id).is_some_and(|entry| entry.stop.is_some())
+        self.listeners.find(id).is_some_and(Entry::is_stopped)
     }
 
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Emit> {
         let entry = &mut self.listeners.entries[listener as usize];
         if entry.waits_in_vain() {
-            self.close_stopped(listener);
+            self.close_descriptor(listener);
             return None;
         }
         if entry.must_wait() {
@@ -145,8 +175,14 @@ impl<N: Net> Reactor<N> {
             return None;
         }
         let error = match self.net.accept(listener, self.table.vacant()) {
-            Ok(peer) if entry.drops() => return Some(self.drop_excess(listener, peer)),
-            Ok(peer) => return Some(self.accepted(listener, peer)),
+            Ok(peer) => {
+                let (drops, is_last) = (entry.drops(), entry.was_the_last());
+                let emit = if drops { self.drop_excess(listener, peer) } else { self.accepted(listener, peer) };
+                if is_last {
+                    self.close_descriptor(listener);
+                }
+                return Some(emit);
+            }
             Err(error) => error,
         };
         let is_of_one = |errno: Option<Errno>| errno.is_none_or(|errno| OF_ONE_CONNECTION.contains(&errno));
@@ -163,9 +199,7 @@ impl<N: Net> Reactor<N> {
         entry.skips = 0;
         let settings = entry.settings;
         let overflow = if is_overflow { Flags::OVERFLOW } else { Flags::NONE };
-        if entry.was_the_last() {
-            self.close_stopped(listener);
-        } else if entry.batch.accepted() && !entry.muted {
+        if entry.batch.accepted() && !entry.muted {
             self.listeners.served(listener);
         }
         self.turn.accepted();
@@ -189,9 +223,6 @@ impl<N: Net> Reactor<N> {
         self.turn.dropped();
         self.counts.overflowed += 1;
         self.dropped = peer;
-        if self.listeners.entries[listener as usize].was_the_last() {
-            self.close_stopped(listener);
-        }
         Emit::new(EmitKind::Overflow, listener)
     }
 
@@ -228,8 +259,8 @@ impl<N: Net> Reactor<N> {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.batch.was_vain();
         entry.reported = false;
-        if entry.stop.is_some() {
-            return self.close_stopped(listener);
+        if entry.is_stopped() {
+            return self.close_descriptor(listener);
         }
         if entry.muted
             && let Err(error) = self.net.set_accepting(listener, true)
@@ -239,41 +270,5 @@ impl<N: Net> Reactor<N> {
         }
         entry.muted = false;
         self.listeners.served(listener);
-    }
-}
-
-impl<N: Net> Reactor<N> {
-    /// Takes over a listening socket that was opened elsewhere: a
-    /// [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener),
-    /// or a descriptor that was inherited from a parent process (socket activation). So it can have
-    /// options that finale does not know.
-    ///
-    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
-    /// in `options` are set. Those that must be set before it listens are not: the backlog,
-    /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
-    /// error the descriptor is closed.
-    ///
-    /// ```
-    /// use finale::{ListenOptions, Reactor};
-    /// let mut reactor = Reactor::new()?;
-    /// let opened = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    /// let listener = reactor.adopt(opened, ListenOptions::default())?;
-    /// println!("listening on {}", listener.addr);
-    /// # Ok::<(), finale::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
-    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL), and
-    /// on a simulated network.
-    #[doc(alias = "from_std")]
-    #[doc(alias = "uv_tcp_open")]
-    #[doc(alias = "listen_fd")]
-    #[doc(alias = "socket activation")]
-    pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
-        let listener = listener.into();
-        self.add_listener(options, |net, slot, options| {
-            net.adopt(slot, listener, options).map_err(|error| system("adopting a listening stream socket", &error))
-        })
     }
 }

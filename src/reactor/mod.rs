@@ -277,7 +277,7 @@ impl<N: Net> Reactor<N> {
 
     /// The earliest tick at which a socket, timer or listener needs attention.
     fn next_due(&mut self) -> Option<u64> {
-        earlier(earlier(self.table.wheel.next_due(), self.table.timers.next_due()), self.listeners.due)
+        earlier(earlier(self.table.wheel.next_due(), self.table.timers.next_due()), self.listeners.next_due())
     }
 }
 

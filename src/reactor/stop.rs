@@ -61,7 +61,7 @@ impl<N: Net> Reactor<N> {
         self.distribute(idle, grace, stop.spread);
         self.distribute(busy, grace, stop.spread);
         if !stop.accept_backlog {
-            self.close_stopped(id.index());
+            self.close_descriptor(id.index());
         } else if self.listeners.is_open(id.index()) {
             self.mute(id.index());
             self.listeners.ready(id.index());
@@ -87,8 +87,8 @@ impl<N: Net> Reactor<N> {
         self.table.slots().filter(|slot| self.table.settings_of(*slot).listener == Some(id)).collect()
     }
 
-    /// Closes the descriptor of a stopped listener.
-    pub(super) fn close_stopped(&mut self, listener: u32) {
+    /// Closes the descriptor of a listener, unless it is closed.
+    pub(super) fn close_descriptor(&mut self, listener: u32) {
         if self.listeners.is_open(listener) {
             self.net.unlisten(listener);
             self.listeners.close(listener);
@@ -101,7 +101,7 @@ impl<N: Net> Reactor<N> {
     pub(super) fn listeners_due(&mut self, now: u64) {
         self.listeners.wake_due(now);
         while let Some(listener) = self.listeners.pop_overdue(now) {
-            self.close_stopped(listener);
+            self.close_descriptor(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
                 // A socket that is over already reports its own end.
                 if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
@@ -116,8 +116,7 @@ impl<N: Net> Reactor<N> {
     /// The last event of a listener.
     pub(super) fn listener_closed(&mut self, listener: u32) -> Emit {
         let id = self.listeners.id(listener);
-        let entry = self.listeners.remove(listener);
-        self.table.settings.release(entry.settings);
+        self.table.settings.release(self.listeners.remove(listener));
         self.closed_listener = id;
         Emit::new(EmitKind::ListenerClosed, 0)
     }
