@@ -68,7 +68,7 @@ impl<N: Net> Reactor<N> {
         if connecting.addrs.is_empty() {
             self.apply(slot, Input::LookupStarted);
         }
-        self.resolved(slot);
+        self.resolved(slot, LookupErrorKind::NoAddress);
     }
 
     /// A result of the resolver. Its socket may be closed already.
@@ -78,36 +78,32 @@ impl<N: Net> Reactor<N> {
         if entry.state != State::Resolving || entry.flags.has(Flags::DESTROY) {
             return;
         }
-        match (answer, self.connecting(slot)) {
-            (Ok(addrs), Some(connecting)) => {
-                connecting.addrs.extend(in_order(addrs));
-                self.resolved(slot);
-            }
-            (Err(cause), _) => self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(cause))),
-            (Ok(_), None) => {}
+        let cause = answer.as_ref().err().copied().unwrap_or(LookupErrorKind::NoAddress);
+        if let (Ok(addrs), Some(connecting)) = (answer, self.connecting(slot)) {
+            connecting.addrs.extend(in_order(addrs));
         }
+        self.resolved(slot, cause);
         self.table.wake(slot);
     }
 
-    /// The addresses are known, unless there are none.
-    fn resolved(&mut self, slot: u32) {
+    /// The addresses are known, or why there are none.
+    fn resolved(&mut self, slot: u32, cause: LookupErrorKind) {
         match self.connecting(slot).and_then(|connecting| connecting.addrs.first().copied()) {
             Some(first) => {
                 self.table.set_peer(slot, first);
                 self.apply(slot, Input::Resolved);
             }
-            None => {
-                self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(LookupErrorKind::NoAddress)))
-            }
+            None => self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(cause))),
         }
     }
 
-    /// All addresses are delivered: checks the attempts in flight, and begins the next if one
-    /// failed.
+    /// All addresses are delivered: checks the attempts in flight, and begins the next if one has
+    /// failed, if none is in flight, or if one had to wait, and the pause is over.
     pub(super) fn continue_connecting(&mut self, slot: u32) {
-        let waits = self.table.extra(slot).is_some_and(|extra| extra.retry_at.is_some());
-        let is_in_flight = self.table.entry(slot).flags.has(Flags::REGISTERED);
-        if (is_in_flight && self.check_attempts(slot)) || (!is_in_flight && !waits) {
+        let Some(extra) = self.table.extra(slot) else { return };
+        let is_held_up = extra.connecting.as_ref().is_some_and(|connecting| connecting.held_up.is_some());
+        let is_due = extra.retry_at.is_none() && (is_held_up || !self.table.entry(slot).flags.has(Flags::REGISTERED));
+        if self.check_attempts(slot) || is_due {
             self.attempt(slot);
         }
     }
@@ -118,10 +114,9 @@ impl<N: Net> Reactor<N> {
         let has_failed = self.check_attempts(slot);
         let Some(connecting) = self.connecting(slot) else { return };
         let is_left = connecting.tried < connecting.addrs.len().max(1) || !connecting.in_flight.is_empty();
-        if has_failed && !is_left {
-            self.no_address_left(slot);
-        } else {
-            self.fail_connecting(slot, failure);
+        match has_failed && !is_left {
+            true => self.attempt(slot),
+            false => self.fail_connecting(slot, failure),
         }
     }
 
@@ -143,7 +138,7 @@ impl<N: Net> Reactor<N> {
                 Ok(false) => index += 1,
                 Err(error) => {
                     failed = true;
-                    self.drop_flight(slot, index, ConnectionError::from_os(&error));
+                    self.drop_flight(slot, flight, ConnectionError::from_os(&error));
                 }
             }
         }
@@ -194,6 +189,7 @@ impl<N: Net> Reactor<N> {
     }
 
     fn established(&mut self, slot: u32) {
+        self.table.extra_mut(slot).retry_at = None;
         let extra = self.table.entry(slot).extra;
         self.table.extras.connected(extra);
         self.table.entry_mut(slot).flags.set(Flags::WRITABLE | Flags::IDLE, true);
@@ -225,13 +221,17 @@ impl<N: Net> Reactor<N> {
     fn attempt(&mut self, slot: u32) {
         while self.table.entry(slot).state == State::Connecting {
             let Some(connecting) = self.connecting(slot) else { return };
+            (connecting.held_up, connecting.attempt_due) = (None, None);
             let is_first = connecting.in_flight.is_empty();
             let (addr, count) = (connecting.tried, connecting.addrs.len());
             if addr >= count.max(1) {
-                return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
+                if is_first {
+                    let first = connecting.first_failure.take();
+                    self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
+                }
+                return;
             }
             connecting.tried += 1;
-            connecting.held_up = None;
             let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
             let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr };
             match self.begin_attempt(slot, flight) {
@@ -241,33 +241,26 @@ impl<N: Net> Reactor<N> {
                         // Nothing is known of this attempt, whatever flags the last one has left.
                         flags.set(Flags::READINESS, false);
                     }
-                    flags.set(Flags::REGISTERED, true);
-                    return self.set_attempt_due(slot);
+                    return flags.set(Flags::REGISTERED, true);
                 }
                 // An unused kernel pipe had the descriptor that is needed.
                 Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {
-                    self.unreserve(slot, flight);
-                    self.connecting(slot).into_iter().for_each(|connecting| connecting.tried -= 1);
+                    self.take_back(slot, flight, None);
                 }
-                // The failure does not depend on the address: it is tried again after a pause.
+                // The failure does not depend on the address: it is tried again after a pause, or
+                // when an attempt has failed, which frees a descriptor.
                 Err(error) if has_to_wait(&error, count > 1) => {
-                    self.unreserve(slot, flight);
-                    return self.attempt_again(slot, is_first, ConnectionErrorKind::from_os(&error));
+                    self.take_back(slot, flight, Some(ConnectionErrorKind::from_os(&error)));
+                    return self.table.retry_later(slot, RETRY_TICKS);
                 }
-                Err(error) => {
-                    if let Some(connecting) = self.connecting(slot) {
-                        connecting.in_flight.push(flight);
-                        let newest = connecting.in_flight.len() - 1;
-                        self.drop_flight(slot, newest, ConnectionError::from_os(&error));
-                    }
-                }
+                Err(error) => self.drop_flight(slot, flight, ConnectionError::from_os(&error)),
             }
         }
     }
 
     /// Begins one handshake, which is in flight unless this returns an error.
     fn begin_attempt(&mut self, slot: u32, flight: Flight) -> io::Result<()> {
-        let token = self.token(slot);
+        let (token, now) = (self.token(slot), self.table.epoch.tick_after(self.net.now()));
         let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return Ok(()) };
         let addr = connecting.addrs.get(flight.addr).copied();
         match (&connecting.target, addr) {
@@ -278,56 +271,38 @@ impl<N: Net> Reactor<N> {
             (_, None) => Err(Errno::ADDRNOTAVAIL.into()),
         }?;
         connecting.in_flight.push(flight);
+        let has_next = connecting.tried < connecting.addrs.len();
+        connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
         if let Some(addr) = addr {
             self.table.set_peer(slot, addr);
         }
         Ok(())
     }
 
-    /// The last address is tried again. The next attempt that fails frees a descriptor.
-    fn attempt_again(&mut self, slot: u32, is_first: bool, cause: ConnectionErrorKind) {
-        let Some(connecting) = self.connecting(slot) else { return };
-        connecting.tried -= 1;
-        connecting.held_up = Some(cause);
-        connecting.attempt_due = None;
-        if is_first {
-            self.table.retry_later(slot, RETRY_TICKS);
-        } else {
-            self.set_attempt_due(slot);
-            let earliest = self.table.epoch.tick_after(self.net.now()) + RETRY_TICKS;
-            if let Some(due) = self.connecting(slot).and_then(|connecting| connecting.attempt_due.as_mut()) {
-                *due = earliest.max(*due);
-            }
+    /// An attempt could not be begun, and its address is tried again.
+    fn take_back(&mut self, slot: u32, flight: Flight, held_up: Option<ConnectionErrorKind>) {
+        self.unreserve(slot, flight);
+        if let Some(connecting) = self.connecting(slot) {
+            connecting.tried -= 1;
+            connecting.held_up = held_up;
         }
-    }
-
-    /// When the next address joins the attempts in flight, if there is one.
-    fn set_attempt_due(&mut self, slot: u32) {
-        let now = self.table.epoch.tick_after(self.net.now());
-        let Some(connecting) = self.connecting(slot) else { return };
-        let has_next = connecting.tried < connecting.addrs.len();
-        connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
     }
 
     /// The attempt delay has passed: the next address joins.
     pub(super) fn next_attempt(&mut self, slot: u32) {
-        if let Some(connecting) = self.connecting(slot) {
-            connecting.attempt_due = None;
-        }
         self.check_attempts(slot);
         self.attempt(slot);
     }
 
     /// One of the attempts in flight has failed, or could not be begun.
-    fn drop_flight(&mut self, slot: u32, index: usize, failure: ConnectionError) {
+    fn drop_flight(&mut self, slot: u32, flight: Flight, failure: ConnectionError) {
         let Some(connecting) = self.connecting(slot) else { return };
-        let flight = connecting.in_flight.remove(index);
+        connecting.in_flight.retain(|other| *other != flight);
         // A Unix domain socket has one attempt, without an address to record.
         if let Some(&addr) = connecting.addrs.get(flight.addr) {
             connecting.failed.push(ConnectAttempt { addr, kind: failure.kind });
         }
         connecting.first_failure.get_or_insert(failure);
-        connecting.attempt_due = None;
         let was_last = connecting.in_flight.is_empty();
         self.net.close(flight.slot);
         self.listeners.retry();
@@ -379,11 +354,6 @@ impl<N: Net> Reactor<N> {
         let connecting = self.table.extra_mut(slot).connecting.take();
         failure.attempts = connecting.map_or(Vec::new(), |connecting| connecting.failed);
         self.at(slot).fail(failure);
-    }
-
-    fn no_address_left(&mut self, slot: u32) {
-        let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
-        self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
     }
 }
 
@@ -446,15 +416,11 @@ fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
         }
     }
     let first_is_v6 = distinct.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
-    let mut ordered = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        match (first.next(), second.next()) {
-            (None, None) => return ordered,
-            (one, other) => ordered.extend(one.into_iter().chain(other)),
-        }
+    let (mut ordered, other): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+    for (index, addr) in other.into_iter().enumerate() {
+        ordered.insert(ordered.len().min(2 * index + 1), addr);
     }
+    ordered
 }
 
 #[cfg(test)]
