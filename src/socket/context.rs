@@ -14,7 +14,7 @@ use crate::net::Net;
 use crate::options::ConnectOptions;
 use crate::table::Table;
 use crate::table::entry::Flags;
-use crate::table::extra::Deadline;
+use crate::table::extra::{Connecting, Deadline};
 use crate::table::orphans::Orphans;
 use crate::target::Target;
 
@@ -97,7 +97,7 @@ impl Context<'_> {
         let settings = table.settings.intern(settings);
         let slot = table.insert(settings);
         table.begun += 1;
-        let connecting = table.extras.connecting(target, system, local, attempt_delay_ms);
+        let connecting = table.extras.connecting(Connecting::new(target, system, local, attempt_delay_ms));
         let extra = table.extra_mut(slot);
         extra.connecting = Some(connecting);
         extra.deadline = total_ms.map(|ms| Deadline::At(now.saturating_add(ms)));

@@ -337,7 +337,7 @@ impl Table {
             return self.push(slot, buffer.as_ref());
         }
         self.spill(slot);
-        self.extras.push_given(&mut self.entries[slot as usize].extra, buffer)
+        self.extras.append(&mut self.entries[slot as usize].extra, buffer)
     }
 
     /// Queues what is in a kernel pipe. Returns how many bytes wait now. The socket is the next to
@@ -348,7 +348,7 @@ impl Table {
         if self.ready.back() == Some(&slot) {
             self.ready.rotate_right(1);
         }
-        self.extras.push_spliced(&mut self.entries[slot as usize].extra, pipe)
+        self.extras.append(&mut self.entries[slot as usize].extra, pipe)
     }
 
     /// Moves what was written to the socket at hand into its queue, if this socket is the one at
