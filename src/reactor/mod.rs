@@ -257,8 +257,7 @@ impl<N: Net> Reactor<N> {
 
     /// Ends what a dropped owner, such as a [`Pool`](crate::Pool), has left.
     fn end_orphans(&mut self) {
-        let Some(orphans) = self.table.orphans.as_ref().filter(|orphans| !orphans.is_empty()) else { return };
-        for orphan in orphans.take() {
+        for orphan in self.table.orphans.as_ref().map_or(Vec::new(), |orphans| orphans.take()) {
             match orphan {
                 Orphan::Timer(id) => _ = self.cancel_timer(id),
                 Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),

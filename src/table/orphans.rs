@@ -2,8 +2,7 @@
 //!
 //! Invariant: the reactor ends what is in the list before it waits again.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::id::{SocketId, TimerId};
 
@@ -20,7 +19,6 @@ pub(crate) enum Orphan {
 
 /// The list, shared by a reactor and the owners.
 pub(crate) struct Orphans {
-    is_empty: AtomicBool,
     list: Mutex<Vec<Orphan>>,
     /// Ends the wait of a reactor on another thread.
     wake: Box<dyn Fn() + Send + Sync>,
@@ -28,34 +26,26 @@ pub(crate) struct Orphans {
 
 impl Orphans {
     pub(crate) fn new(wake: Box<dyn Fn() + Send + Sync>) -> Self {
-        Self { is_empty: AtomicBool::new(true), list: Mutex::default(), wake }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.is_empty.load(Ordering::Acquire)
+        Self { list: Mutex::default(), wake }
     }
 
     /// For an owner that is being dropped.
     pub(crate) fn leave(&self, orphans: impl Iterator<Item = Orphan>) {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        list.extend(orphans);
-        if list.is_empty() {
-            return;
-        }
-        self.is_empty.store(false, Ordering::Release);
-        drop(list);
+        self.lock().extend(orphans);
         (self.wake)();
     }
 
     pub(crate) fn take(&self) -> Vec<Orphan> {
-        let mut list = self.list.lock().unwrap_or_else(PoisonError::into_inner);
-        self.is_empty.store(true, Ordering::Release);
-        std::mem::take(&mut list)
+        std::mem::take(&mut self.lock())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Orphan>> {
+        self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl std::fmt::Debug for Orphans {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Orphans").field("is_empty", &self.is_empty()).finish_non_exhaustive()
+        f.debug_struct("Orphans").field("list", &self.list).finish_non_exhaustive()
     }
 }
