@@ -55,18 +55,17 @@ impl<N: Net> Reactor<N> {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let refused = |addr, error| Error::Listen { addr, source: OsError::from(&error) };
-        match addr.try_into()? {
-            Target::Addr(addr) => self.add_listener(options, |net, slot, options| {
-                let bound = net.listen(slot, addr, options).map_err(|error| refused(addr.into(), error))?;
-                Ok(BoundAddr::Ip(bound))
-            }),
-            Target::Unix(addr) => self.add_listener(options, |net, slot, options| {
-                net.listen_unix(slot, &addr, options).map_err(|error| refused(Target::Unix(addr), error))?;
-                Ok(BoundAddr::Unix)
-            }),
-            Target::Addrs(_) | Target::Name { .. } => Err(Error::InvalidAddress(AddressError::NotAnAddress)),
-        }
+        let target = addr.try_into()?;
+        self.add_listener(options, |net, slot, options| {
+            let bound = match &target {
+                Target::Addr(addr) => net.listen(slot, *addr, options).map(BoundAddr::Ip),
+                Target::Unix(addr) => net.listen_unix(slot, addr, options).map(|()| BoundAddr::Unix),
+                Target::Addrs(_) | Target::Name { .. } => {
+                    return Err(Error::InvalidAddress(AddressError::NotAnAddress));
+                }
+            };
+            bound.map_err(|error| Error::Listen { addr: target, source: OsError::from(&error) })
+        })
     }
 
     fn add_listener(

@@ -172,18 +172,13 @@ impl<N: Net> Reactor<N> {
             // The recorded readiness may belong to another attempt.
             self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
             let token = self.token(slot);
-            let promoted = self.net.promote(winner.slot, slot, token);
-            self.unreserve(slot, winner);
-            match promoted {
-                Ok(()) => {}
+            if self.net.promote(winner.slot, slot, token).is_err() {
                 // It is connected anyway, and is registered later, like an accepted one.
-                Err(error) if passes(&error) => {
-                    let flags = &mut self.table.entry_mut(slot).flags;
-                    flags.set(Flags::READABLE, true);
-                    flags.set(Flags::REGISTERED, false);
-                }
-                Err(error) => return self.fail_connecting(slot, ConnectionError::from_os(&error)),
+                let flags = &mut self.table.entry_mut(slot).flags;
+                flags.set(Flags::READABLE, true);
+                flags.set(Flags::REGISTERED, false);
             }
+            self.unreserve(slot, winner);
         }
         self.established(slot);
     }
@@ -389,20 +384,17 @@ impl Reactor {
     }
 }
 
-/// Whether an attempt could not be begun for a temporary reason, or for lack of a descriptor while
-/// several addresses are tried. With one address the lack is reported to the program, because its
-/// own connections hold all descriptors.
+/// Whether an attempt could not be begun for a temporary reason (no memory, an interruption, a full
+/// queue of a Unix listener), or for lack of a descriptor while several addresses are tried. With
+/// one address the lack is reported to the program, because its own connections hold all
+/// descriptors.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
-    passes(error) || (lacks_descriptor(error) && is_race)
+    let passes = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+    passes || is_transient(error) || (lacks_descriptor(error) && is_race)
 }
 
 fn lacks_descriptor(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-/// Whether the reason is temporary: no memory, an interruption, a full queue of a Unix listener.
-fn passes(error: &io::Error) -> bool {
-    is_transient(error) || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Every distinct address once, alternating between the families, beginning with the family of the
