@@ -186,7 +186,7 @@ impl<N: Net> Reactor<N> {
         };
         let is_of_one = |errno: Option<Errno>| errno.is_none_or(|errno| OF_ONE_CONNECTION.contains(&errno));
         match Errno::from_io_error(&error) {
-            Some(Errno::WOULDBLOCK) => self.nobody_waits(listener),
+            Some(Errno::WOULDBLOCK) => return self.nobody_waits(listener),
             errno if entry.skips < SKIPS && is_of_one(errno) => entry.skips += 1,
             _ => return self.back_off(listener, &error),
         }
@@ -254,20 +254,20 @@ impl<N: Net> Reactor<N> {
 
     /// No client waits. The system reports the next one, and the last error is over. A stopped
     /// listener is done.
-    fn nobody_waits(&mut self, listener: u32) {
+    fn nobody_waits(&mut self, listener: u32) -> Option<Emit> {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.batch.was_vain();
-        entry.reported = false;
         if entry.is_stopped() {
-            return self.close_descriptor(listener);
+            self.close_descriptor(listener);
+            return None;
         }
         if entry.muted
             && let Err(error) = self.net.set_accepting(listener, true)
         {
-            log::warn!("a listener can't be watched again, and backs off: {error}");
-            return self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);
+            return self.back_off(listener, &error);
         }
-        entry.muted = false;
+        (entry.muted, entry.reported) = (false, false);
         self.listeners.served(listener);
+        None
     }
 }

@@ -4,7 +4,7 @@
 //! watched: it had to leave clients waiting, and accepts until none waits before it is watched
 //! again.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use slab::Slab;
 
@@ -60,8 +60,6 @@ pub(super) struct Entry {
     /// that continue to connect must not keep it open.
     waiting: Option<u32>,
     backlog: u32,
-    /// The tick at which its sockets are destroyed.
-    stop_due: Option<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -124,7 +122,6 @@ impl Entry {
             overflow_policy: options.overflow_policy,
             waiting: None,
             backlog: options.backlog,
-            stop_due: None,
         }
     }
 
@@ -172,9 +169,9 @@ pub(super) struct Listeners {
     /// Stopped listeners whose last socket is closed; their event is pending.
     pub(super) done: VecDeque<u32>,
     /// The tick at which all that back off try again, unless a descriptor is freed before.
-    retry_at: Option<u64>,
-    /// The earliest limit of a stop.
-    stop_due: Option<u64>,
+    pub(super) retry_at: Option<u64>,
+    /// The limits of stops: a tick, and the listener whose sockets are destroyed then.
+    stops: BTreeSet<(u64, u32)>,
     generation: u32,
     reactor: u32,
 }
@@ -182,7 +179,7 @@ pub(super) struct Listeners {
 impl Listeners {
     pub(super) fn new(reactor: u32) -> Self {
         let (entries, queue, done) = (Slab::new(), VecDeque::new(), VecDeque::new());
-        Self { entries, queue, done, retry_at: None, stop_due: None, generation: 0, reactor }
+        Self { entries, queue, done, retry_at: None, stops: BTreeSet::new(), generation: 0, reactor }
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -198,9 +195,8 @@ impl Listeners {
     /// Removes a listener whose descriptor is closed. Returns its settings.
     pub(super) fn remove(&mut self, listener: u32) -> u32 {
         self.done.retain(|&done| done != listener);
-        let entry = self.entries.remove(listener as usize);
-        self.refile();
-        entry.settings
+        self.stops.retain(|stop| stop.1 != listener);
+        self.entries.remove(listener as usize).settings
     }
 
     // --- the queue ---
@@ -243,11 +239,7 @@ impl Listeners {
 
     /// The earliest tick at which a listener needs attention.
     pub(super) fn next_due(&self) -> Option<u64> {
-        earlier(self.retry_at, self.stop_due)
-    }
-
-    fn refile(&mut self) {
-        self.stop_due = self.entries.iter().filter_map(|(_, entry)| entry.stop_due).min();
+        earlier(self.retry_at, self.stops.first().map(|stop| stop.0))
     }
 
     /// The listener leaves the queue. All that back off try again together: they lack the same.
@@ -257,23 +249,17 @@ impl Listeners {
         self.retry_at.get_or_insert(until);
     }
 
-    /// Ends the back-off if it lasts until this tick or an earlier one.
-    pub(super) fn wake_due(&mut self, now: u64) {
-        if self.retry_at.is_none_or(|at| at > now) {
+    /// A descriptor was freed, or the time has come: all that back off try again.
+    pub(super) fn retry(&mut self) {
+        if self.retry_at.take().is_none() {
             return;
         }
-        self.retry_at = None;
         for (index, entry) in &mut self.entries {
             if entry.phase == Phase::BackingOff {
                 entry.phase = Phase::Queued;
                 self.queue.push_back(index as u32);
             }
         }
-    }
-
-    /// A descriptor was freed: all that back off try again at once.
-    pub(super) fn retry(&mut self) {
-        self.wake_due(u64::MAX);
     }
 
     // --- counting ---
@@ -309,8 +295,8 @@ impl Listeners {
         entry.paused = false;
         // The wait queue on Linux has room for the backlog plus one.
         entry.waiting.get_or_insert(entry.backlog.saturating_add(1));
-        entry.stop_due = due;
-        self.stop_due = earlier(self.stop_due, due);
+        self.stops.retain(|stop| stop.1 != id.index());
+        self.stops.extend(due.map(|due| (due, id.index())));
         Some(entry)
     }
 
@@ -331,15 +317,8 @@ impl Listeners {
 
     /// The next listener whose stop limit has passed.
     pub(super) fn pop_overdue(&mut self, now: u64) -> Option<u32> {
-        self.stop_due.filter(|due| *due <= now)?;
-        let mut entries = self.entries.iter_mut();
-        let overdue = entries.find(|(_, entry)| entry.stop_due.is_some_and(|due| due <= now));
-        let listener = overdue.map(|(index, entry)| {
-            entry.stop_due = None;
-            index as u32
-        });
-        self.refile();
-        listener
+        self.stops.first().filter(|stop| stop.0 <= now)?;
+        self.stops.pop_first().map(|stop| stop.1)
     }
 
     // --- names ---
