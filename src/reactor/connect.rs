@@ -122,9 +122,8 @@ impl<N: Net> Reactor<N> {
 
     /// Checks each attempt in flight, if there is readiness. Returns whether one has failed.
     fn check_attempts(&mut self, slot: u32) -> bool {
-        let entry = self.table.entry(slot);
-        if entry.state != State::Connecting || !entry.flags.has(Flags::REGISTERED) || !entry.flags.has(Flags::READINESS)
-        {
+        let flags = self.table.entry(slot).flags;
+        if !flags.has(Flags::REGISTERED) || !flags.has(Flags::READINESS) {
             return false;
         }
         let (mut index, mut failed) = (0, false);
@@ -221,7 +220,7 @@ impl<N: Net> Reactor<N> {
             let (addr, count) = (connecting.tried, connecting.addrs.len());
             if addr >= count.max(1) {
                 if is_first {
-                    let first = connecting.first_failure.take();
+                    let first = connecting.failed.first().map(|(_, failure)| failure.clone());
                     self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
                 }
                 return;
@@ -293,11 +292,7 @@ impl<N: Net> Reactor<N> {
     fn drop_flight(&mut self, slot: u32, flight: Flight, failure: ConnectionError) {
         let Some(connecting) = self.connecting(slot) else { return };
         connecting.in_flight.retain(|other| *other != flight);
-        // A Unix domain socket has one attempt, without an address to record.
-        if let Some(&addr) = connecting.addrs.get(flight.addr) {
-            connecting.failed.push(ConnectAttempt { addr, kind: failure.kind });
-        }
-        connecting.first_failure.get_or_insert(failure);
+        connecting.failed.push((flight.addr, failure));
         let was_last = connecting.in_flight.is_empty();
         self.net.close(flight.slot);
         self.listeners.retry();
@@ -340,14 +335,15 @@ impl<N: Net> Reactor<N> {
     /// those in flight and the one that could not be begun.
     fn fail_connecting(&mut self, slot: u32, mut failure: ConnectionError) {
         if let Some(connecting) = self.connecting(slot) {
+            let failed = connecting.failed.iter().map(|(addr, failure)| (*addr, failure.kind));
             let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.kind));
-            for (addr, kind) in in_flight.chain(connecting.held_up.map(|kind| (connecting.tried, kind))) {
-                connecting.failed.extend(connecting.addrs.get(addr).map(|&addr| ConnectAttempt { addr, kind }));
-            }
+            let held_up = connecting.held_up.map(|kind| (connecting.tried, kind));
+            // A Unix domain socket has one attempt, without an address.
+            let attempt = |(addr, kind)| connecting.addrs.get(addr).map(|&addr| ConnectAttempt { addr, kind });
+            failure.attempts = failed.chain(in_flight).chain(held_up).filter_map(attempt).collect();
         }
         self.give_up_connecting(slot);
-        let connecting = self.table.extra_mut(slot).connecting.take();
-        failure.attempts = connecting.map_or(Vec::new(), |connecting| connecting.failed);
+        self.table.extra_mut(slot).connecting = None;
         self.at(slot).fail(failure);
     }
 }

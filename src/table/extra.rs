@@ -8,7 +8,7 @@ use slab::Slab;
 
 use super::entry::NIL;
 use super::queue::{Chunk, SparePipes, Spares, WriteQueue};
-use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind};
+use crate::error::{ConnectionError, ConnectionErrorKind};
 use crate::kernel_pipe::KernelPipe;
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
@@ -73,7 +73,8 @@ pub(crate) struct Connecting {
     pub(crate) tried: usize,
     /// Handshakes in flight, in the order in which they began.
     pub(crate) in_flight: Vec<Flight>,
-    pub(crate) failed: Vec<ConnectAttempt>,
+    /// Those that have failed, with the indices of their addresses.
+    pub(crate) failed: Vec<(usize, ConnectionError)>,
     /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until
     /// all others have failed.
     pub(crate) attempt_due: Option<u64>,
@@ -81,8 +82,6 @@ pub(crate) struct Connecting {
     pub(crate) delay_ms: Option<u64>,
     /// Why the next address could not be tried yet, if there was a reason.
     pub(crate) held_up: Option<ConnectionErrorKind>,
-    /// The first failure, which becomes that of the socket if all fail.
-    pub(crate) first_failure: Option<ConnectionError>,
 }
 
 /// A handshake in flight.
@@ -108,7 +107,6 @@ impl Connecting {
             attempt_due: None,
             delay_ms,
             held_up: None,
-            first_failure: None,
         }
     }
 }

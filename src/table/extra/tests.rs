@@ -73,8 +73,7 @@ fn an_established_connection_leaves_its_connecting_to_the_next_one_which_knows_n
     connecting.addrs.extend([addr(1), addr(3)]);
     (connecting.delivered, connecting.tried, connecting.attempt_due) = (2, 2, Some(7));
     connecting.in_flight.push(Flight { slot: 3, addr: 1 });
-    connecting.failed.push(ConnectAttempt { addr: addr(1), kind: ConnectionErrorKind::Refused });
-    connecting.first_failure = Some(ConnectionError::of(ConnectionErrorKind::Refused));
+    connecting.failed.push((0, ConnectionError::of(ConnectionErrorKind::Refused)));
     let place = std::ptr::from_ref(&*connecting);
     extras.get_or_make(&mut index).connecting = Some(connecting);
     extras.connected(index);
@@ -84,7 +83,6 @@ fn an_established_connection_leaves_its_connecting_to_the_next_one_which_knows_n
     assert!(next.addrs.is_empty() && next.in_flight.is_empty() && next.failed.is_empty());
     assert!(next.addrs.capacity() >= 2, "the list keeps its room");
     assert_eq!((next.delivered, next.tried, next.attempt_due, next.delay_ms, next.local), (0, 0, None, None, None));
-    assert!(next.first_failure.is_none());
     extras.connected(NIL);
 }
 
