@@ -24,7 +24,7 @@ mod waker;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use listeners::Listener;
@@ -44,10 +44,9 @@ use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
-use crate::table::orphans::Orphan;
+use crate::table::shared::Orphan;
 use listeners::Listeners;
 use turn::Turn;
-use waker::Shared;
 
 /// The receive buffer that all sockets share; each socket reads at most once per turn. It is large
 /// enough for bulk transfers, and small enough for the second-level cache.
@@ -86,7 +85,6 @@ pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,
     listeners: Listeners,
-    shared: Arc<Shared>,
     buffer: Box<[u8]>,
     /// Payloads of the last event, lent to the caller like the buffer.
     ending: Ending,
@@ -244,7 +242,7 @@ impl<N: Net> Reactor<N> {
     /// A handle that wakes this reactor from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.shared.handle()
+        Waker::new(&self.table.shared)
     }
 
     /// Files the deadlines of the sockets that were put aside meanwhile. Their clocks restart
@@ -257,7 +255,7 @@ impl<N: Net> Reactor<N> {
 
     /// Ends what a dropped owner, such as a [`Pool`](crate::Pool), has left.
     fn end_orphans(&mut self) {
-        for orphan in self.table.orphans.as_ref().map_or(Vec::new(), |orphans| orphans.take()) {
+        for orphan in self.table.shared.take_orphans() {
             match orphan {
                 Orphan::Timer(id) => _ = self.cancel_timer(id),
                 Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
@@ -283,7 +281,7 @@ impl<N: Net> Reactor<N> {
 impl<N: Net> Drop for Reactor<N> {
     /// Resets every live connection: a FIN would look like an orderly end to the peers.
     fn drop(&mut self) {
-        self.shared.bury();
+        self.table.shared.alive.store(false, Ordering::Release);
         for slot in self.table.slots().collect::<Vec<_>>() {
             self.give_up_connecting(slot);
             self.net.reset(slot);

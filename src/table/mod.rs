@@ -10,9 +10,9 @@ mod audit;
 mod clocks;
 pub(crate) mod entry;
 pub(crate) mod extra;
-pub(crate) mod orphans;
 pub(crate) mod queue;
 pub(crate) mod settings;
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -33,9 +33,9 @@ pub(crate) use audit::Waits;
 pub(crate) use clocks::{AT_ONCE_TICKS, Due};
 use entry::{Entry, Flags, NIL, Next};
 use extra::{Extra, Extras};
-use orphans::Orphans;
 use queue::COPY_BELOW_BYTES;
 use settings::SettingsPool;
+use shared::Shared;
 use timers::Timers;
 
 /// A table that has outgrown this many entries ...
@@ -72,8 +72,7 @@ pub(crate) struct Table {
     pub(crate) extras: Extras,
     /// The socket whose event the caller has now, or `NIL`.
     pub(crate) at_hand: u32,
-    /// Made for the first owner that needs it.
-    pub(crate) orphans: Option<Arc<Orphans>>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 const _: () = assert!(size_of::<slab::Slab<Entry>>() > 0 && size_of::<Option<Entry>>() == 64, "the entry has a niche");
@@ -86,7 +85,7 @@ impl Nodes for Slab<Entry> {
 }
 
 impl Table {
-    pub(crate) fn new(reactor: u32, epoch: Epoch) -> Self {
+    pub(crate) fn new(reactor: u32, epoch: Epoch, shared: Arc<Shared>) -> Self {
         Self {
             generation: 0,
             entries: Slab::new(),
@@ -103,7 +102,7 @@ impl Table {
             settings: SettingsPool::default(),
             extras: Extras::new(reactor, epoch),
             at_hand: NIL,
-            orphans: None,
+            shared,
         }
     }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::lifecycle::{Input, State};
 
 pub(super) fn table(reactor: u32) -> Table {
-    Table::new(reactor, Epoch(crate::sim::Network::new(1).now()))
+    Table::new(reactor, Epoch(crate::sim::Network::new(1).now()), Shared::new(Box::new(|| {})))
 }
 
 /// Sockets in state Created.
