@@ -98,11 +98,13 @@ impl<N: Net> Reactor<N> {
     }
 
     /// All addresses are delivered: checks the attempts in flight, and begins the next if one has
-    /// failed, if none is in flight, or if one had to wait, and the pause is over.
+    /// failed, if none is in flight, or if its time has come.
     pub(super) fn continue_connecting(&mut self, slot: u32) {
         let Some(extra) = self.table.extra(slot) else { return };
-        let is_held_up = extra.connecting.as_ref().is_some_and(|connecting| connecting.held_up.is_some());
-        let is_due = extra.retry_at.is_none() && (is_held_up || !self.table.entry(slot).flags.has(Flags::REGISTERED));
+        let Some(connecting) = &extra.connecting else { return };
+        let waits = connecting.held_up.is_some() || connecting.in_flight.is_empty();
+        let joins = connecting.attempt_due.is_some_and(|due| due <= self.turn.now);
+        let is_due = joins || (waits && extra.retry_at.is_none());
         if self.check_attempts(slot) || is_due {
             self.attempt(slot);
         }
@@ -225,10 +227,7 @@ impl<N: Net> Reactor<N> {
                 }
                 return;
             }
-            connecting.tried += 1;
-            let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
-            let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr };
-            match self.begin_attempt(slot, flight) {
+            match self.begin_attempt(slot, addr) {
                 Ok(()) => {
                     let flags = &mut self.table.entry_mut(slot).flags;
                     if is_first {
@@ -238,66 +237,63 @@ impl<N: Net> Reactor<N> {
                     return flags.set(Flags::REGISTERED, true);
                 }
                 // An unused kernel pipe had the descriptor that is needed.
-                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {
-                    self.take_back(slot, flight, None);
-                }
+                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
                 // The failure does not depend on the address: it is tried again after a pause, or
                 // when an attempt has failed, which frees a descriptor.
                 Err(error) if has_to_wait(&error, count > 1) => {
-                    self.take_back(slot, flight, Some(ConnectionErrorKind::from_os(&error)));
+                    let cause = ConnectionErrorKind::from_os(&error);
+                    self.connecting(slot).into_iter().for_each(|connecting| connecting.held_up = Some(cause));
                     return self.table.retry_later(slot, RETRY_TICKS);
                 }
-                Err(error) => self.drop_flight(slot, flight, ConnectionError::from_os(&error)),
+                Err(error) => self.failed(slot, addr, ConnectionError::from_os(&error)),
             }
         }
     }
 
     /// Begins one handshake, which is in flight unless this returns an error.
-    fn begin_attempt(&mut self, slot: u32, flight: Flight) -> io::Result<()> {
+    fn begin_attempt(&mut self, slot: u32, index: usize) -> io::Result<()> {
         let (token, now) = (self.token(slot), self.table.epoch.tick_after(self.net.now()));
+        let Some(connecting) = self.connecting(slot) else { return Ok(()) };
+        let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
+        let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr: index };
         let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return Ok(()) };
-        let addr = connecting.addrs.get(flight.addr).copied();
-        match (&connecting.target, addr) {
+        let addr = connecting.addrs.get(index).copied();
+        let begun = match (&connecting.target, addr) {
             (Target::Unix(addr), _) => self.net.connect_unix(flight.slot, token, addr, &connecting.system),
             // Nothing can listen there. Linux would send a SYN, and a silent host would not answer it.
             (_, Some(addr)) if addr.port() == 0 => Err(Errno::CONNREFUSED.into()),
             (_, Some(addr)) => self.net.connect(flight.slot, token, addr, &connecting.system, connecting.local),
             (_, None) => Err(Errno::ADDRNOTAVAIL.into()),
-        }?;
+        };
+        if begun.is_err() {
+            self.unreserve(slot, flight);
+            return begun;
+        }
+        connecting.tried += 1;
         connecting.in_flight.push(flight);
         let has_next = connecting.tried < connecting.addrs.len();
         connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
         if let Some(addr) = addr {
             self.table.set_peer(slot, addr);
         }
-        Ok(())
+        begun
     }
 
-    /// An attempt could not be begun, and its address is tried again.
-    fn take_back(&mut self, slot: u32, flight: Flight, held_up: Option<ConnectionErrorKind>) {
-        self.unreserve(slot, flight);
-        if let Some(connecting) = self.connecting(slot) {
-            connecting.tried -= 1;
-            connecting.held_up = held_up;
-        }
-    }
-
-    /// The attempt delay has passed: the next address joins.
-    pub(super) fn next_attempt(&mut self, slot: u32) {
-        self.check_attempts(slot);
-        self.attempt(slot);
-    }
-
-    /// One of the attempts in flight has failed, or could not be begun.
+    /// One of the attempts in flight has failed.
     fn drop_flight(&mut self, slot: u32, flight: Flight, failure: ConnectionError) {
-        let Some(connecting) = self.connecting(slot) else { return };
-        connecting.in_flight.retain(|other| *other != flight);
-        connecting.failed.push((flight.addr, failure));
-        let was_last = connecting.in_flight.is_empty();
+        self.connecting(slot).into_iter().for_each(|connecting| connecting.in_flight.retain(|other| *other != flight));
         self.net.close(flight.slot);
         self.listeners.retry();
         self.unreserve(slot, flight);
-        if was_last {
+        self.failed(slot, flight.addr, failure);
+    }
+
+    /// An attempt has failed, or could not be begun.
+    fn failed(&mut self, slot: u32, addr: usize, failure: ConnectionError) {
+        let Some(connecting) = self.connecting(slot) else { return };
+        connecting.tried = connecting.tried.max(addr + 1);
+        connecting.failed.push((addr, failure));
+        if connecting.in_flight.is_empty() {
             self.table.entry_mut(slot).flags.set(Flags::REGISTERED, false);
         }
         self.apply(slot, Input::NextAddress);
