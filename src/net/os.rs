@@ -98,8 +98,7 @@ impl Os {
 
     /// What a read has brought. After a short read nothing is left, unless messages end reads early.
     fn received(&self, slot: u32, bytes: usize, room: usize) -> Received {
-        let whole = self.split.is_empty() || !self.split.contains(&slot);
-        Received { bytes, drained: bytes < room && whole }
+        Received { bytes, drained: bytes < room && !self.split.contains(&slot) }
     }
 
     fn put(&mut self, slot: u32, stream: Socket) {
@@ -486,9 +485,7 @@ fn peer(stream: &Socket) -> rustix::io::Result<Option<SocketAddrAny>> {
 }
 
 /// Registers a listener, level-triggered, which mio can't do: it is ready as long as a connection
-/// waits, so no accept(2) is needed to find out. An accept(2) without a connection costs as much as
-/// several calls of epoll_wait(2), since the kernel allocates the new socket first. mio uses a
-/// token unchanged as epoll's data.
+/// waits, so no accept(2) is needed to find out. mio uses a token unchanged as epoll's data.
 #[cfg(target_os = "linux")]
 fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
     use rustix::event::epoll::{EventData, EventFlags, add};

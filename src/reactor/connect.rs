@@ -195,15 +195,8 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Starts the deadline of the options. A deadline that runs already stays if it is earlier.
-    #[inline]
     pub(super) fn begin_deadline(&mut self, slot: u32) {
-        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
-            self.begin_deadline_in(slot, ms);
-        }
-    }
-
-    #[inline(never)]
-    fn begin_deadline_in(&mut self, slot: u32, ms: u64) {
+        let Some(ms) = self.table.settings_of(slot).deadline_ms else { return };
         // Only the total deadline can run already: a deadline that the program sets removes that of
         // the options.
         let total = self.table.extra(slot).and_then(|extra| extra.deadline);
