@@ -152,12 +152,10 @@ impl Net for Os {
         timeout: Option<Duration>,
         ready: &mut dyn FnMut(Token, Readiness),
     ) -> io::Result<Polled> {
-        // Before the wait: what arrives while the process is stopped arrives before any later time.
-        let complete_until = now;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // The wait was interrupted, and nothing was reported.
-            Err(error) if tcp::is(&error, Errno::INTR) => return Ok(Polled { complete_until, more: true }),
+            Err(error) if tcp::is(&error, Errno::INTR) => return Ok(Polled { complete_until: now, more: true }),
             Err(error) => return Err(error),
         }
         let mut count = 0;
@@ -179,7 +177,7 @@ impl Net for Os {
             };
             ready(token, readiness);
         }
-        Ok(Polled { complete_until, more: count == EVENTS })
+        Ok(Polled { complete_until: now, more: count == EVENTS })
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {

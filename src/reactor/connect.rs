@@ -45,7 +45,8 @@ impl<N: Net> Reactor<N> {
     }
 
     fn connecting(&mut self, slot: u32) -> Option<&mut Connecting> {
-        self.table.extra_mut(slot).connecting.as_deref_mut()
+        let extra = self.table.entry(slot).extra;
+        self.table.extras.get_mut(extra)?.connecting.as_deref_mut()
     }
 
     /// The first step: an address needs no resolver.
@@ -129,7 +130,7 @@ impl<N: Net> Reactor<N> {
             return false;
         }
         let (mut index, mut failed) = (0, false);
-        while let Some(flight) = self.flight(slot, index) {
+        while let Some(flight) = self.connecting(slot).and_then(|connecting| connecting.in_flight.get(index).copied()) {
             match self.net.connected(flight.slot) {
                 Ok(true) => {
                     self.promote(slot, flight, failed);
@@ -152,10 +153,6 @@ impl<N: Net> Reactor<N> {
         let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
         let flights = connecting.into_iter().flat_map(|connecting| &connecting.in_flight);
         flights.map(|flight| flight.slot).filter(move |other| *other != slot)
-    }
-
-    fn flight(&self, slot: u32, index: usize) -> Option<Flight> {
-        self.table.extra(slot)?.connecting.as_ref()?.in_flight.get(index).copied()
     }
 
     /// The first established handshake becomes the connection; the others are dropped without an
@@ -310,13 +307,10 @@ impl<N: Net> Reactor<N> {
     /// Drops every attempt in flight with a reset: an orderly end would look to its peer like a
     /// connection without data.
     fn end_race(&mut self, slot: u32) {
-        while let Some(flight) = self.flight(slot, 0) {
+        while let Some(flight) = self.connecting(slot).and_then(|connecting| connecting.in_flight.pop()) {
             self.net.reset(flight.slot);
             self.listeners.retry();
             self.unreserve(slot, flight);
-            if let Some(connecting) = self.connecting(slot) {
-                connecting.in_flight.remove(0);
-            }
         }
     }
 
