@@ -218,14 +218,7 @@ impl<N: Net> Reactor<N> {
                 return;
             }
             match self.begin_attempt(slot, addr) {
-                Ok(()) => {
-                    let flags = &mut self.table.entry_mut(slot).flags;
-                    if is_first {
-                        // Nothing is known of this attempt, whatever flags the last one has left.
-                        flags.set(Flags::READINESS, false);
-                    }
-                    return flags.set(Flags::REGISTERED, true);
-                }
+                Ok(()) => return self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
                 // An unused kernel pipe had the descriptor that is needed.
                 Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
                 // The failure does not depend on the address: it is tried again after a pause, or
@@ -284,7 +277,8 @@ impl<N: Net> Reactor<N> {
         connecting.tried = connecting.tried.max(addr + 1);
         connecting.failed.push((addr, failure));
         if connecting.in_flight.is_empty() {
-            self.table.entry_mut(slot).flags.set(Flags::REGISTERED, false);
+            // Nothing is known of the next attempt, whatever flags this one has left.
+            self.table.entry_mut(slot).flags.set(Flags::REGISTERED | Flags::READINESS, false);
         }
         self.apply(slot, Input::NextAddress);
     }
