@@ -410,13 +410,13 @@ impl Net for Os {
     #[cfg(target_os = "linux")]
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
-        self.sock_diag.time_since_acked(stream)
+        self.sock_diag.query(stream, None, super::sock_diag::time_since_acked)
     }
 
     #[cfg(target_os = "linux")]
     fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<super::KernelView> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
-        self.sock_diag.kernel_view(stream, peer)
+        self.sock_diag.query(stream, peer, super::sock_diag::kernel_view)
     }
 
     fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {

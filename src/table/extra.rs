@@ -201,10 +201,7 @@ impl Extras {
     }
 
     pub(super) fn release(&mut self, index: u32) {
-        if index == NIL {
-            return;
-        }
-        let extra = &mut self.extras[index as usize];
+        let Some(extra) = self.extras.get_mut(index as usize) else { return };
         extra.queue.release(&mut self.spares);
         *extra = Extra::default();
         self.free.push(index);
@@ -261,9 +258,8 @@ impl Extras {
     #[inline]
     pub(crate) fn spill(&mut self, index: &mut u32, sent: usize) {
         if sent < self.at_hand_bytes.len() {
-            let bytes = std::mem::take(&mut self.at_hand_bytes);
-            self.push(index, &bytes[sent..]);
-            self.at_hand_bytes = bytes;
+            self.get_or_make(index);
+            self.extras[*index as usize].queue.push(&self.at_hand_bytes[sent..], &mut self.spares);
         }
         self.at_hand_bytes.clear();
     }
