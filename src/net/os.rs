@@ -30,8 +30,7 @@ use crate::target::BoundAddr;
 /// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
 const EVENTS: usize = 1024;
 
-/// Beyond `FEW` connections, `poll` has room for `MANY` events, 128 KiB. Untouched pages cost
-/// nothing.
+/// Beyond `FEW` connections there is room for `MANY`, 128 KiB. Untouched pages cost nothing.
 const FEW: usize = 64;
 const MANY: usize = 32 * 1024;
 

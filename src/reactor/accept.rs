@@ -55,17 +55,18 @@ impl<N: Net> Reactor<N> {
         T: TryInto<Target>,
         Error: From<T::Error>,
     {
-        let target = addr.try_into()?;
-        self.add_listener(options, |net, slot, options| {
-            let bound = match &target {
-                Target::Addr(addr) => net.listen(slot, *addr, options).map(BoundAddr::Ip),
-                Target::Unix(addr) => net.listen_unix(slot, addr, options).map(|()| BoundAddr::Unix),
-                Target::Addrs(_) | Target::Name { .. } => {
-                    return Err(Error::InvalidAddress(AddressError::NotAnAddress));
-                }
-            };
-            bound.map_err(|error| Error::Listen { addr: target, source: OsError::from(&error) })
-        })
+        let refused = |addr, error| Error::Listen { addr, source: OsError::from(&error) };
+        match addr.try_into()? {
+            Target::Addr(addr) => self.add_listener(options, |net, slot, options| {
+                let bound = net.listen(slot, addr, options).map_err(|error| refused(addr.into(), error))?;
+                Ok(BoundAddr::Ip(bound))
+            }),
+            Target::Unix(addr) => self.add_listener(options, |net, slot, options| {
+                net.listen_unix(slot, &addr, options).map_err(|error| refused(Target::Unix(addr), error))?;
+                Ok(BoundAddr::Unix)
+            }),
+            Target::Addrs(_) | Target::Name { .. } => Err(Error::InvalidAddress(AddressError::NotAnAddress)),
+        }
     }
 
     fn add_listener(
@@ -164,13 +165,14 @@ impl<N: Net> Reactor<N> {
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Emit> {
         let entry = &mut self.listeners.entries[listener as usize];
-        if entry.waits_in_vain() {
-            self.close_descriptor(listener);
-            return None;
-        }
         if entry.must_wait() {
-            self.mute(listener);
-            self.listeners.served(listener);
+            if entry.is_stopped() && entry.live == 0 {
+                // No socket can make room: the maximum is 0.
+                self.close_descriptor(listener);
+            } else {
+                self.mute(listener);
+                self.listeners.served(listener);
+            }
             return None;
         }
         let error = match self.net.accept(listener, self.table.vacant()) {

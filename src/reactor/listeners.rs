@@ -51,7 +51,7 @@ pub(super) struct Entry {
     /// Connections skipped in a row.
     pub(super) skips: u32,
     /// Its sockets that have not delivered `close`.
-    live: usize,
+    pub(super) live: usize,
     /// How many of them were accepted beyond the maximum, which does not include them.
     overflow: usize,
     max: Option<usize>,
@@ -155,11 +155,6 @@ impl Entry {
     /// Whether clients have to wait.
     pub(super) fn must_wait(&self) -> bool {
         self.paused || (self.is_full() && self.overflow_policy != OverflowPolicy::Reset)
-    }
-
-    /// Whether it is stopped, may accept none, and no socket can make room: with a maximum of 0.
-    pub(super) fn waits_in_vain(&self) -> bool {
-        self.is_stopped() && self.live == 0 && self.must_wait()
     }
 }
 

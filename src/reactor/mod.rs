@@ -121,9 +121,8 @@ impl<N: Net> Reactor<N> {
     /// (A reactor that is just dropped resets its connections.) This is for tests and
     /// demonstrations of what a crash looks like from the other side.
     pub fn abandon(mut self) {
-        for slot in self.table.slots().collect::<Vec<_>>() {
-            self.give_up_connecting(slot);
-            self.net.close(slot);
+        for (slot, _) in &self.table.entries {
+            self.net.close(slot as u32);
         }
     }
 
@@ -282,9 +281,9 @@ impl<N: Net> Drop for Reactor<N> {
     /// Resets every live connection: a FIN would look like an orderly end to the peers.
     fn drop(&mut self) {
         self.table.shared.alive.store(false, Ordering::Release);
-        for slot in self.table.slots().collect::<Vec<_>>() {
-            self.give_up_connecting(slot);
-            self.net.reset(slot);
+        // An attempt to connect has an entry, too.
+        for (slot, _) in &self.table.entries {
+            self.net.reset(slot as u32);
         }
     }
 }
@@ -298,10 +297,7 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
 /// The earlier of two optional times.
 #[inline]
 fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (one, other) => one.or(other),
-    }
+    one.into_iter().chain(other).min()
 }
 
 fn system(call: &'static str, error: &std::io::Error) -> Error {

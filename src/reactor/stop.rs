@@ -8,7 +8,7 @@ use super::emit::{Emit, EmitKind};
 use crate::error::Error;
 use crate::id::ListenerId;
 use crate::net::Net;
-use crate::options::{Settings, StopOptions, millis};
+use crate::options::{StopOptions, millis};
 use crate::table::entry::Flags;
 
 /// In how many groups the idle connections of a stopped listener end.
@@ -53,9 +53,7 @@ impl<N: Net> Reactor<N> {
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
         // It also applies to connections that are accepted later.
         let grace = stop.grace.and_then(millis);
-        let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
-        let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
-        self.table.settings.release(old);
+        self.table.settings.change(&mut entry.settings, |settings| settings.grace_ms = grace);
         let is_idle = |slot: &u32| self.table.entry(*slot).is_idle(self.table.extra(*slot));
         let (idle, busy) = self.sockets_of(id).into_iter().partition(is_idle);
         self.distribute(idle, grace, stop.spread);

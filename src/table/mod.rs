@@ -272,14 +272,9 @@ impl Table {
         self.settings.get(self.entry(slot).settings)
     }
 
-    /// Changes one socket's settings; all others that shared them keep theirs.
+    /// Changes one socket's settings.
     pub(crate) fn change_settings(&mut self, slot: u32, change: impl FnOnce(&mut Settings)) {
-        let old = self.entry(slot).settings;
-        let mut changed = self.settings.get(old).clone();
-        change(&mut changed);
-        let new = self.settings.intern(changed);
-        self.settings.release(old);
-        self.entry_mut(slot).settings = new;
+        self.settings.change(&mut self.entries[slot as usize].settings, change);
     }
 
     pub(crate) fn extra(&self, slot: u32) -> Option<&Extra> {
