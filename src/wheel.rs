@@ -69,6 +69,17 @@ impl Node {
         self.prev != NIL
     }
 
+    /// Moves the node to a later tick, without its wheel. Returns whether it is filed for that now.
+    #[inline]
+    pub(crate) fn put_off(&mut self, due: u64) -> bool {
+        // Its slot is examined by its old due tick, which is early enough for a later one.
+        let is_later = self.is_filed() && self.due <= due;
+        if is_later {
+            self.due = due;
+        }
+        is_later
+    }
+
     /// The tick for which the node is filed, if it is.
     pub(crate) fn due(&self) -> Option<u64> {
         self.is_filed().then_some(self.due)
@@ -138,12 +149,10 @@ impl Wheel {
     pub(crate) fn file(&mut self, nodes: &mut impl Nodes, index: u32, due: u64) {
         debug_assert!(index < FIRST_MARK, "the highest indices are taken by marks");
         let node = nodes.node(index);
+        if node.put_off(due) {
+            return;
+        }
         if node.is_filed() {
-            // Its slot is examined by its old due tick, which is early enough for a later one.
-            if node.due <= due {
-                node.due = due;
-                return;
-            }
             self.unlink(nodes, index);
         } else {
             self.len += 1;

@@ -10,6 +10,7 @@ use crate::lifecycle::{self, Cell, Input, State, compact};
 use crate::options::Settings;
 use crate::support::{CpuTime, Order, million};
 use crate::table::Table;
+use crate::table::entry::Flags;
 use crate::table::shared::Shared;
 use crate::ticks::Epoch;
 
@@ -51,7 +52,7 @@ fn full(count: usize) -> (Table, Vec<u32>) {
     let slots = (0..count)
         .map(|_| {
             let settings = table.settings.intern(Settings::default());
-            let slot = table.insert(settings);
+            let slot = table.insert(settings, None, Flags::NONE);
             table.entry_mut(slot).apply(Input::Accepted);
             slot
         })
@@ -67,7 +68,7 @@ fn table(criterion: &mut Criterion<CpuTime>) {
     group.bench_function("insert + remove, 1 M beside it", |bencher| {
         bencher.iter(|| {
             table.settings.hold(settings);
-            let slot = table.insert(settings);
+            let slot = table.insert(settings, None, Flags::NONE);
             table.remove(black_box(slot));
         });
     });

@@ -467,6 +467,7 @@ impl Net for Os {
         self.resolver.forget(token);
     }
 
+    #[inline]
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
         self.resolver.answer()
     }

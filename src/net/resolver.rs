@@ -101,6 +101,7 @@ impl Resolver {
         }
     }
 
+    #[inline]
     pub(super) fn answer(&mut self) -> Option<(Token, LookupAnswer)> {
         if self.open == 0 {
             return None;

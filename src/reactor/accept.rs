@@ -205,16 +205,14 @@ impl<N: Net> Reactor<N> {
         }
         self.turn.accepted();
         self.counts.accepted += 1;
-        self.table.settings.hold(settings);
-        let slot = self.table.insert(settings);
-        if let Some(peer) = peer {
-            self.table.set_peer(slot, peer);
-        }
+        let deadline_ms = self.table.settings.hold(settings).deadline_ms;
         // Its first bytes have often arrived: they are read before it is registered, which may
         // never be needed.
-        let flags = &mut self.table.entry_mut(slot).flags;
-        flags.set(Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON | overflow, true);
-        self.begin_deadline(slot);
+        let flags = Flags::READABLE | Flags::WRITABLE | Flags::IDLE | Flags::SOON | overflow;
+        let slot = self.table.insert(settings, peer, flags);
+        if let Some(ms) = deadline_ms {
+            self.begin_deadline(slot, ms);
+        }
         self.emit(slot, Input::Accepted, Emits::Connection)
     }
 

@@ -188,12 +188,14 @@ impl<N: Net> Reactor<N> {
         self.table.entry_mut(slot).flags.set(Flags::WRITABLE | Flags::IDLE, true);
         self.apply(slot, Input::Established);
         self.counts.connected += 1;
-        self.begin_deadline(slot);
+        if let Some(ms) = self.table.settings_of(slot).deadline_ms {
+            self.begin_deadline(slot, ms);
+        }
     }
 
     /// Starts the deadline of the options. A deadline that runs already stays if it is earlier.
-    pub(super) fn begin_deadline(&mut self, slot: u32) {
-        let Some(ms) = self.table.settings_of(slot).deadline_ms else { return };
+    #[inline(never)]
+    pub(super) fn begin_deadline(&mut self, slot: u32, ms: u64) {
         // Only the total deadline can run already: a deadline that the program sets removes that of
         // the options.
         let total = self.table.extra(slot).and_then(|extra| extra.deadline);

@@ -158,6 +158,10 @@ impl<'a, N: Net> Step<'a, N> {
             return self.abort_or_deliver();
         }
         self.entry.flags.set(Flags::SOON, false);
+        if self.entry.has_end_due(self.settings) {
+            self.entry.flags.set(Flags::END, true);
+            self.post(Input::EndCalled);
+        }
         if self.entry.may_have_request(self.entry.extra != NIL) {
             self.obey();
         }
@@ -262,13 +266,9 @@ impl<'a, N: Net> Step<'a, N> {
 
     // --- the caller's calls, and what the system reports ---
 
-    /// Applies the caller's calls, and handles what the system has reported.
+    /// Applies the caller's calls but `end`, and handles what the system has reported.
     #[inline(never)]
     fn obey(&mut self) {
-        if self.entry.has_end_due(self.settings) {
-            self.entry.flags.set(Flags::END, true);
-            self.post(Input::EndCalled);
-        }
         if let Some(extra) = self.extras.get_mut(self.entry.extra) {
             if !self.entry.flags.has(Flags::FILL) {
                 // The caller has not taken the buffer.

@@ -114,10 +114,7 @@ impl<N: Net> Reactor<N> {
             {
                 return Some(emit);
             }
-            next = self.next_ready();
-            if next.is_some() {
-                continue;
-            }
+            next = None;
             let emit = match self.turn.phase {
                 Phase::Poll => {
                     self.end_orphans();
@@ -134,7 +131,15 @@ impl<N: Net> Reactor<N> {
                     None
                 }
                 Phase::Sockets => {
-                    self.turn.phase = Phase::Listeners;
+                    next = self.next_ready();
+                    if next.is_none() {
+                        self.turn.phase = Phase::Listeners;
+                    }
+                    None
+                }
+                // Most turns have none.
+                Phase::Listeners if !self.turn.accepted && !self.listeners.has_work() => {
+                    self.turn.phase = Phase::Timers;
                     None
                 }
                 Phase::Listeners => self.accept(),
@@ -154,7 +159,8 @@ impl<N: Net> Reactor<N> {
         if slot == NIL {
             return None;
         }
-        if self.table.entry(slot).state == State::Closed {
+        // In this phase there is no other event.
+        if matches!(self.turn.phase, Phase::Closes) {
             self.table.at_hand = NIL;
             self.forget(slot);
             return None;
@@ -162,11 +168,10 @@ impl<N: Net> Reactor<N> {
         Some(slot)
     }
 
-    /// The next socket to serve, in the sockets' phase.
+    /// The next socket to serve, if sockets may take more steps.
     #[inline]
     fn next_ready(&mut self) -> Option<u32> {
-        let is_their_turn = matches!(self.turn.phase, Phase::Sockets);
-        if is_their_turn && (self.turn.steps > 0 || self.may_go_on()) { self.table.pop_ready() } else { None }
+        if self.turn.steps > 0 || self.may_go_on() { self.table.pop_ready() } else { None }
     }
 
     /// The rare cases of [`serve`](Self::serve).
@@ -181,17 +186,24 @@ impl<N: Net> Reactor<N> {
         loop {
             let Self { table, net, buffer, turn, .. } = self;
             let step = Step::new(table, net, buffer, slot);
-            let taken = match step.is_connected() {
-                true => step.run(&mut turn.steps).map(Some),
-                false => step.needs(&mut turn.steps).map(|()| self.step_unconnected(slot)),
+            let taken = if step.is_connected() {
+                step.run(&mut turn.steps)
+            } else {
+                match step.needs(&mut turn.steps) {
+                    Ok(()) => match self.step_unconnected(slot) {
+                        Some(emit) => Ok(emit),
+                        None => continue,
+                    },
+                    Err(next) => Err(next),
+                }
             };
             match taken {
-                Ok(Some(emit)) => {
+                Ok(emit) => {
                     self.table.at_hand = slot;
                     return Some(emit);
                 }
                 Err(next) if self.put_aside(slot, next) => return None,
-                Ok(None) | Err(_) => {}
+                Err(_) => {}
             }
         }
     }
@@ -399,11 +411,27 @@ impl<N: Net> Reactor<N> {
         if let Some(listener) = self.listeners.done.front().copied() {
             return Some(self.listener_closed(listener));
         }
-        let now = self.turn.now;
-        if self.table.wheel.next_due().is_some_and(|due| due <= now) {
-            self.look_at_clock();
+        let is_due = |due: Option<u64>| due.is_some_and(|due| due <= self.turn.now);
+        if is_due(self.table.wheel.next_due())
+            && let Some(emit) = self.expire_sockets()
+        {
+            return Some(emit);
         }
-        while let Some(slot) = self.table.pop_due(now, &mut self.turn.timers) {
+        if let Some(timer) = self.table.timers.pop_due(self.turn.now, &mut self.turn.free_timers) {
+            self.fired = timer;
+            return Some(Emit::new(EmitKind::Timer, 0));
+        }
+        if self.table.outgoing == 0 {
+            self.turn.closes = self.table.closes.len();
+        }
+        self.turn.phase = Phase::Closes;
+        None
+    }
+
+    #[inline(never)]
+    fn expire_sockets(&mut self) -> Option<Emit> {
+        self.look_at_clock();
+        while let Some(slot) = self.table.pop_due(self.turn.now, &mut self.turn.timers) {
             self.due(slot);
             // Its event is delivered at once if there is one; otherwise the socket is put aside.
             let flags = self.table.entry(slot).flags;
@@ -413,14 +441,6 @@ impl<N: Net> Reactor<N> {
                 return Some(emit);
             }
         }
-        if let Some(timer) = self.table.timers.pop_due(now, &mut self.turn.free_timers) {
-            self.fired = timer;
-            return Some(Emit::new(EmitKind::Timer, 0));
-        }
-        if self.table.outgoing == 0 {
-            self.turn.closes = self.table.closes.len();
-        }
-        self.turn.phase = Phase::Closes;
         None
     }
 
@@ -529,8 +549,7 @@ impl<N: Net> Reactor<N> {
 
     /// The socket has delivered `close`, and the caller has handled it.
     fn forget(&mut self, slot: u32) {
-        let was_overflow = self.table.entry(slot).flags.has(Flags::OVERFLOW);
-        if let Some(listener) = self.table.remove(slot) {
+        if let (Some(listener), was_overflow) = self.table.remove(slot) {
             self.listeners.closed(listener, was_overflow);
         }
     }

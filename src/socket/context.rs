@@ -90,7 +90,7 @@ impl Context<'_> {
         let now = total_ms.map_or(0, |_| self.table.epoch.tick_after(self.net.now()));
         let table = &mut *self.table;
         let settings = table.settings.intern(settings);
-        let slot = table.insert(settings);
+        let slot = table.insert(settings, None, Flags::NONE);
         table.begun += 1;
         let connecting = table.extras.connecting(Connecting::new(target, system, local, attempt_delay_ms));
         let extra = table.extra_mut(slot);

@@ -222,36 +222,30 @@ impl Table {
     /// Files all that is unfiled. A socket that was removed since then leaves nothing to do; if its
     /// slot has another socket, filing that does no harm.
     pub(crate) fn file_all(&mut self, now: u64) {
-        for index in 0..self.unfiled.len() {
-            let slot = self.unfiled[index];
+        while let Some(slot) = self.unfiled.pop() {
             if self.entries.get(slot as usize).is_some_and(Entry::is_socket) {
                 self.file(slot, now);
             }
         }
-        self.unfiled.clear();
     }
 
     /// Restarts the marked clocks from `now`, and files the nearest deadline.
     #[inline]
     pub(super) fn file(&mut self, slot: u32, now: u64) {
-        let (entry, settings, extra) = self.parts(slot);
-        let only_idle = entry.state == State::Open && extra.is_none() && settings.grace_ms.is_none();
-        match settings.idle_ms.filter(|_| only_idle && !entry.flags.has(Flags::READ_CLOSED)) {
-            Some(ms) => self.file_idle(slot, ms, now),
-            None => self.file_any(slot, now),
-        }
-    }
-
-    /// The usual case: an open connection with an idle time.
-    fn file_idle(&mut self, slot: u32, ms: u64, now: u64) {
-        let entry = self.entry_mut(slot);
-        if entry.flags.has(Flags::IDLE) {
-            entry.set_idle_since(now);
-        }
-        entry.flags.set(Flags::CLOCKS, false);
-        match entry.idle_since() {
-            Some(since) => self.wheel.file(&mut self.entries, slot, since.saturating_add(ms)),
-            None => self.wheel.cancel(&mut self.entries, slot),
+        let entry = &mut self.entries[slot as usize];
+        let settings = self.settings.get(entry.settings);
+        let only_idle = entry.state == State::Open && entry.extra == NIL && !entry.flags.has(Flags::READ_CLOSED);
+        // The usual case: an open connection with an idle time.
+        match settings.idle_ms.filter(|_| only_idle && settings.grace_ms.is_none()) {
+            Some(ms) if entry.flags.has(Flags::IDLE) => {
+                entry.set_idle_since(now);
+                entry.flags.set(Flags::CLOCKS, false);
+                let due = now.saturating_add(ms);
+                if !entry.timer.put_off(due) {
+                    self.wheel.file(&mut self.entries, slot, due);
+                }
+            }
+            _ => self.file_any(slot, now),
         }
     }
 

@@ -78,12 +78,6 @@ impl Entry {
         }
     }
 
-    /// A new socket.
-    pub(super) fn new(generation: u32, settings: u32, paused: bool) -> Self {
-        let flags = if paused { Flags::PAUSED } else { Flags::NONE };
-        Self { generation, settings, flags, ..Self::reserved() }
-    }
-
     /// Whether the slot is a socket's.
     #[inline]
     pub(crate) const fn is_socket(&self) -> bool {
@@ -117,6 +111,24 @@ impl Entry {
             return ipv6_peers.get(self.peer_ip as usize).copied().map(SocketAddr::V6);
         }
         Some(SocketAddr::new(IpAddr::V4(self.peer_ip.into()), self.peer_port))
+    }
+
+    /// A new socket.
+    pub(super) fn new(generation: u32, settings: u32, flags: Flags) -> Self {
+        Self { generation, settings, flags, ..Self::reserved() }
+    }
+
+    /// Sets the peer's address.
+    #[inline(always)]
+    pub(super) fn set_peer(&mut self, addr: SocketAddr, ipv6_peers: &mut Slab<SocketAddrV6>) {
+        if self.flags.replace(Flags::IPV6, addr.is_ipv6()) {
+            ipv6_peers.remove(self.peer_ip as usize);
+        }
+        self.peer_port = addr.port();
+        self.peer_ip = match addr {
+            SocketAddr::V4(v4) => (*v4.ip()).into(),
+            SocketAddr::V6(v6) => ipv6_peers.insert(v6) as u32,
+        };
     }
 
     /// Takes one step of the lifecycle. Returns the events that it emits, for the caller to deliver
@@ -207,23 +219,25 @@ impl Entry {
         if !self.state.is_connected() {
             return self.next_connecting(extra);
         }
-        if self.may_have_request(extra.is_some()) && self.is_requested(settings, extra) {
+        let is_requested = || self.may_have_request(extra.is_some()) && self.is_requested(settings, extra);
+        if self.has_end_due(settings) || is_requested() {
             return Next::Now;
         }
         let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
         if has_output || self.has_input() { Next::Later } else { Next::Wait }
     }
 
-    /// Whether the caller may have requested something, or the system reported something.
+    /// Whether the caller may have requested something but the end, or the system reported
+    /// something.
     #[inline]
     pub(crate) const fn may_have_request(&self, has_extra: bool) -> bool {
-        self.flags.has(Flags::REQUESTED) || matches!(self.state, State::PeerFinished) || has_extra
+        let may_have_notice = self.flags.has(Flags::READ_CLOSED) && self.state.can_read();
+        self.flags.has(Flags::REQUESTED) || has_extra || may_have_notice
     }
 
     /// Whether that is so, and the next step handles it.
     fn is_requested(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
-        self.has_end_due(settings)
-            || (matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD))
+        (matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD))
             || self.has_notice_due(settings, extra)
             || self.has_error_due(settings)
             || extra.is_some_and(Extra::has_options)
@@ -315,9 +329,8 @@ impl Flags {
 
     /// What is pending: a bit for each of [`Emits`].
     pub(crate) const PENDING: Self = Self(!0 << PENDING);
-    /// What a step handles besides readiness: without one of these nothing was requested.
-    const REQUESTED: Self =
-        Self::END.and(Self::DISCARD).and(Self::FULL).and(Self::READ_CLOSED).and(Self::HANGUP).and(Self::ERROR);
+    /// What a step handles besides readiness, `end` and the early notice of the peer's end.
+    const REQUESTED: Self = Self::DISCARD.and(Self::FULL).and(Self::HANGUP).and(Self::ERROR);
 
     pub(crate) const fn and(self, other: Self) -> Self {
         Self(self.0 | other.0)

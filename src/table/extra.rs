@@ -207,7 +207,15 @@ impl Extras {
         self.free.push(index);
     }
 
+    #[inline]
     pub(crate) fn release_if_empty(&mut self, index: &mut u32) {
+        if *index != NIL {
+            self.release_empty(index);
+        }
+    }
+
+    #[inline(never)]
+    fn release_empty(&mut self, index: &mut u32) {
         if self.get(*index).is_some_and(Extra::is_empty) {
             // Reused without being cleared: everything in it that is not empty is a clock.
             self.extras[*index as usize].write_since = None;

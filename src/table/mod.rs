@@ -178,7 +178,7 @@ impl Table {
     /// Creates a socket in state Created with a reference to `settings`, which the table takes
     /// over.
     #[inline(always)]
-    pub(crate) fn insert(&mut self, settings: u32) -> u32 {
+    pub(crate) fn insert(&mut self, settings: u32, peer: Option<SocketAddr>, flags: Flags) -> u32 {
         let Settings { paused, listener, .. } = *self.settings.get(settings);
         self.outgoing += usize::from(listener.is_none());
         // Generation 0 belongs to no socket.
@@ -186,12 +186,18 @@ impl Table {
         if self.entries.len() == FEW {
             self.entries.reserve_exact(MANY - FEW);
         }
-        self.entries.insert(Entry::new(self.generation, settings, paused)) as u32
+        let paused = if paused { Flags::PAUSED } else { Flags::NONE };
+        let mut entry = Entry::new(self.generation, settings, flags | paused);
+        if let Some(peer) = peer {
+            entry.set_peer(peer, &mut self.extras.ipv6_peers);
+        }
+        self.entries.insert(entry) as u32
     }
 
-    /// Frees the slot of a socket that has delivered `close`. Returns its listener.
+    /// Frees the slot of a socket that has delivered `close`. Returns its listener, and whether it
+    /// was beyond that listener's maximum.
     #[inline(always)]
-    pub(crate) fn remove(&mut self, slot: u32) -> Option<ListenerId> {
+    pub(crate) fn remove(&mut self, slot: u32) -> (Option<ListenerId>, bool) {
         let entry = self.entries.remove(slot as usize);
         debug_assert!(!entry.flags.has(Flags::QUEUED) && !entry.timer.is_filed(), "nothing points to it");
         if entry.flags.has(Flags::IPV6) {
@@ -200,7 +206,7 @@ impl Table {
         self.extras.release(entry.extra);
         let listener = self.settings.release(entry.settings);
         self.outgoing -= usize::from(listener.is_none());
-        listener
+        (listener, entry.flags.has(Flags::OVERFLOW))
     }
 
     // --- the lists ---
@@ -254,6 +260,7 @@ impl Table {
     }
 
     /// Begins a turn: sockets that were put off come after those that are ready.
+    #[inline]
     pub(crate) fn begin_turn(&mut self) {
         if !self.later.is_empty() {
             self.ready.append(&mut self.later);
@@ -366,16 +373,7 @@ impl Table {
         self.entry(slot).peer(&self.extras.ipv6_peers)
     }
 
-    #[inline(always)]
     pub(crate) fn set_peer(&mut self, slot: u32, addr: SocketAddr) {
-        let entry = &mut self.entries[slot as usize];
-        if entry.flags.replace(Flags::IPV6, addr.is_ipv6()) {
-            self.extras.ipv6_peers.remove(entry.peer_ip as usize);
-        }
-        entry.peer_port = addr.port();
-        entry.peer_ip = match addr {
-            SocketAddr::V4(v4) => (*v4.ip()).into(),
-            SocketAddr::V6(v6) => self.extras.ipv6_peers.insert(v6) as u32,
-        };
+        self.entries[slot as usize].set_peer(addr, &mut self.extras.ipv6_peers);
     }
 }

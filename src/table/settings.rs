@@ -48,8 +48,10 @@ impl SettingsPool {
     }
 
     #[inline]
-    pub(crate) fn hold(&mut self, number: u32) {
-        self.pool[number as usize].1 += 1;
+    pub(crate) fn hold(&mut self, number: u32) -> &Settings {
+        let (settings, holders) = &mut self.pool[number as usize];
+        *holders += 1;
+        settings
     }
 
     /// Releases the number once, and returns the listener of these settings.

@@ -9,7 +9,7 @@ pub(super) fn table(reactor: u32) -> Table {
 fn created(table: &mut Table, count: usize) -> Vec<u32> {
     let insert = |_| {
         let number = table.settings.intern(Settings::default());
-        table.insert(number)
+        table.insert(number, None, Flags::NONE)
     };
     (0..count).map(insert).collect()
 }
@@ -18,7 +18,7 @@ fn created(table: &mut Table, count: usize) -> Vec<u32> {
 fn accepted(settings: Settings) -> (Table, u32) {
     let mut table = table(7);
     let number = table.settings.intern(settings);
-    let slot = table.insert(number);
+    let slot = table.insert(number, None, Flags::NONE);
     table.entry_mut(slot).apply(Input::Accepted);
     (table, slot)
 }
@@ -102,7 +102,7 @@ fn only_sockets_that_no_listener_accepted_are_outgoing() {
     let listener = Some(crate::id::ListenerId::new(1, 0, 1));
     let slots = [None, listener, listener].map(|listener| {
         let number = table.settings.intern(Settings { listener, ..Settings::default() });
-        table.insert(number)
+        table.insert(number, None, Flags::NONE)
     });
     assert_eq!((table.len(), table.outgoing), (3, 1));
     table.remove(slots[1]);
@@ -352,7 +352,7 @@ fn a_peer_address_is_kept_whatever_its_family() {
 fn equal_settings_are_kept_once() {
     let (mut table, one) = accepted(Settings::default());
     let number = table.settings.intern(Settings::default());
-    let two = table.insert(number);
+    let two = table.insert(number, None, Flags::NONE);
     assert_eq!(table.settings.len(), 1);
     table.change_settings(two, |settings| settings.idle_ms = Some(7));
     assert_eq!(table.settings.len(), 2);

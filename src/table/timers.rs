@@ -54,10 +54,12 @@ impl Timers {
         found
     }
 
+    #[inline]
     pub(crate) fn next_due(&mut self) -> Option<u64> {
         self.wheel.as_mut().and_then(Wheel::next_due)
     }
 
+    #[inline]
     pub(crate) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {
         let index = self.wheel.as_mut()?.pop_due(&mut self.entries, now, budget)?;
         Some(self.entries.remove(index as usize).id)

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use finale::net::Net;
 use finale::trace::Recorder;
-use finale::{Backpressure, Event, Inbox, Shard, SocketId, SocketMap, Stream};
+use finale::{Backpressure, Event, Inbox, Shard, SocketId, SocketMap, Sockets, Stream};
 use finale_tls::Tls;
 
 use super::ladder;
@@ -80,7 +80,7 @@ pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale:
                     let _ = answer.send(Counts::new(shard.reactor().metrics(), tls.as_ref()));
                 }
                 if shard.is_stopping() && !std::mem::replace(&mut is_stopping, true) {
-                    handler.name_clients();
+                    handler.name_clients(&shard.reactor().sockets());
                 }
             }
             Event::AcceptFailed(_, error) => {
@@ -100,10 +100,10 @@ pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale:
     Ok(())
 }
 
-/// A connection that has not delivered `close`.
+/// What is known of a connection besides what its reactor knows, once there is something.
+#[derive(Default)]
 struct Client {
-    id: SocketId,
-    /// `None` for a Unix domain socket.
+    /// From a PROXY header.
     addr: Option<SocketAddr>,
     /// The bytes of a PROXY header that is not complete.
     header: Option<Vec<u8>>,
@@ -116,11 +116,14 @@ struct Client {
     reason: Option<&'static str>,
 }
 
-impl fmt::Display for Client {
+/// A client in a message. It has no address on a Unix domain socket.
+struct Name(SocketId, Option<SocketAddr>);
+
+impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.addr {
-            Some(addr) => addr.fmt(f),
-            None => write!(f, "{} on a Unix domain socket", self.id),
+        match self {
+            Self(_, Some(addr)) => addr.fmt(f),
+            Self(id, None) => write!(f, "{id} on a Unix domain socket"),
         }
     }
 }
@@ -130,6 +133,7 @@ pub(super) struct Handler {
     service: Service,
     /// The connections of all shards that have not delivered `close`.
     live: Arc<AtomicUsize>,
+    /// Most connections need no entry.
     clients: SocketMap<Client>,
     warnings: Warnings,
     /// Whether each connection begins with a PROXY header.
@@ -167,38 +171,35 @@ impl Handler {
     }
 
     fn try_serve(&mut self, socket: &mut impl Stream, event: Event<'_>) -> Result<(), finale::Error> {
-        let id = socket.id();
         match event {
             Event::Connection => {
                 self.live.fetch_add(1, Ordering::Relaxed);
-                let header = self.has_header.then(Vec::new);
-                let addr = socket.socket().peer_addr();
-                let (request, left_bytes, reason) = (Vec::new(), 0, None);
-                self.clients.insert(id, Client { id, addr, header, header_bytes: 0, request, left_bytes, reason });
                 if self.has_header {
+                    self.clients.insert(socket.id(), Client { header: Some(Vec::new()), ..Client::default() });
                     socket.socket().set_deadline(HEADER_LIMIT);
                 } else {
                     self.answer_if_due(socket)?;
                 }
             }
-            Event::Data(bytes) if self.awaits_header(id) => self.take_header(socket, bytes)?,
+            Event::Data(bytes) if self.awaits_header(socket) => self.take_header(socket, bytes)?,
             // A balancer's check that the port is open.
-            Event::End if socket.bytes_read() == 0 && self.awaits_header(id) => socket.end(),
-            Event::End | Event::Timeout if self.awaits_header(id) => self.without_header(socket),
+            Event::End if socket.bytes_read() == 0 && self.awaits_header(socket) => socket.end(),
+            Event::End | Event::Timeout if self.awaits_header(socket) => self.without_header(socket),
             Event::Timeout => {
                 self.reset(socket, "no byte moved for the idle timeout");
             }
-            Event::Error(failure) => log::debug!("{id}: {failure}"),
+            Event::Error(failure) => log::debug!("{}: {failure}", socket.id()),
             Event::Close(ending) => {
                 self.live.fetch_sub(1, Ordering::Relaxed);
+                let id = socket.id();
                 let client = self.clients.remove(id);
-                if let (Some(recorder), Some(client)) = (&self.recorder, &client) {
-                    ladder::print(recorder, id, client, ending);
+                let name = Name(id, client.as_ref().and_then(|client| client.addr).or(ending.peer));
+                if let Some(recorder) = &self.recorder {
+                    ladder::print(recorder, id, &name, ending);
                 }
-                match client {
-                    Some(client @ Client { reason: Some(reason), .. }) => log::info!("{client}: {ending} ({reason})"),
-                    Some(client) => log::info!("{client}: {ending}"),
-                    None => {}
+                match client.and_then(|client| client.reason) {
+                    Some(reason) => log::info!("{name}: {ending} ({reason})"),
+                    None => log::info!("{name}: {ending}"),
                 }
             }
             event => self.answer_event(socket, event)?,
@@ -232,8 +233,8 @@ impl Handler {
         Ok(())
     }
 
-    fn awaits_header(&self, id: SocketId) -> bool {
-        self.clients.get(id).is_some_and(|client| client.header.is_some())
+    fn awaits_header(&self, socket: &impl Stream) -> bool {
+        self.has_header && self.clients.get(socket.id()).is_some_and(|client| client.header.is_some())
     }
 
     /// The bytes after the header are the client's.
@@ -243,7 +244,7 @@ impl Handler {
         header.extend_from_slice(bytes);
         match proxy_header::parse(&header) {
             Ok(Some(parsed)) => {
-                client.addr = parsed.client.or(client.addr);
+                client.addr = parsed.client;
                 client.header_bytes = parsed.bytes as u64;
                 socket.socket().set_deadline(None);
                 self.answer_if_due(socket)?;
@@ -264,39 +265,37 @@ impl Handler {
     }
 
     fn without_header(&mut self, socket: &mut impl Stream) {
-        if let Some(client) = self.clients.get(socket.id()) {
-            self.warnings.warn(format_args!("{client}: the connection begins without a PROXY header, resetting it"));
-        }
+        let name = Name(socket.id(), socket.socket().peer_addr());
+        self.warnings.warn(format_args!("{name}: the connection begins without a PROXY header, resetting it"));
         self.reset(socket, "no PROXY header");
     }
 
     fn reset(&mut self, socket: &mut impl Stream, reason: &'static str) {
-        if let Some(client) = self.clients.get_mut(socket.id()) {
-            client.reason = Some(reason);
-        }
+        self.clients.or_default(socket.id()).reason = Some(reason);
         socket.destroy();
     }
 
     /// What a stop waits for.
-    fn name_clients(&self) {
-        for (_, client) in self.clients.iter().take(NAMED) {
-            log::info!("stopping: waiting for {client}");
+    fn name_clients(&self, sockets: &Sockets) {
+        for socket in sockets.iter().take(NAMED) {
+            let addr = self.clients.get(socket.id).and_then(|client| client.addr).or(socket.peer);
+            log::info!("stopping: waiting for {}", Name(socket.id, addr));
         }
-        let more = self.clients.len().saturating_sub(NAMED);
+        let more = sockets.len().saturating_sub(NAMED);
         if more > 0 {
             log::info!("stopping: waiting for {more} more");
         }
     }
 
     fn collect(&mut self, socket: &mut impl Stream, bytes: &[u8]) {
-        let Some(client) = self.clients.get_mut(socket.id()) else { return };
+        let client = self.clients.or_default(socket.id());
         if client.request.len() + bytes.len() <= REQUEST_LIMIT_BYTES {
             client.request.extend_from_slice(bytes);
             return;
         }
         client.request = Vec::new();
-        let warning = format_args!("{client}: the request exceeds {REQUEST_LIMIT_BYTES} bytes, resetting it");
-        self.warnings.warn(warning);
+        let name = Name(socket.id(), client.addr.or(socket.socket().peer_addr()));
+        self.warnings.warn(format_args!("{name}: the request exceeds {REQUEST_LIMIT_BYTES} bytes, resetting it"));
         self.reset(socket, "the request is too long");
     }
 
@@ -333,9 +332,7 @@ impl Handler {
             let queue = socket.write_owned(&self.piece[..now])?;
             left_bytes -= now as u64;
             if queue == Backpressure::Full && left_bytes > 0 {
-                if let Some(client) = self.clients.get_mut(socket.id()) {
-                    client.left_bytes = left_bytes;
-                }
+                self.clients.or_default(socket.id()).left_bytes = left_bytes;
                 return Ok(());
             }
         }

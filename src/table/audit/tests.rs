@@ -12,7 +12,7 @@ fn table() -> (Table, [u32; 4]) {
     let mut table = crate::table::tests::table(1);
     let slots = [(); 3].map(|()| {
         let number = table.settings.intern(Settings { idle_ms: Some(50), ..Settings::default() });
-        let slot = table.insert(number);
+        let slot = table.insert(number, None, Flags::NONE);
         table.entry_mut(slot).apply(Input::Accepted);
         table.entry_mut(slot).flags.set(Flags::IDLE, true);
         slot

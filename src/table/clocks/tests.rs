@@ -33,7 +33,7 @@ impl Scene {
     fn created(settings: Settings) -> Self {
         let mut table = crate::table::tests::table(1);
         let number = table.settings.intern(settings);
-        let slot = table.insert(number);
+        let slot = table.insert(number, None, Flags::NONE);
         Self { table, slot }
     }
 

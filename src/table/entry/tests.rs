@@ -424,11 +424,11 @@ fn a_silence_is_counted_for_34_years_until_its_clock_is_stopped() {
 #[test]
 fn a_reserved_slot_is_no_socket_and_a_new_socket_has_nothing_but_what_it_is_given() {
     assert!(!Entry::reserved().is_socket());
-    for paused in [false, true] {
-        let entry = Entry::new(8, 3, paused);
+    for flags in [Flags::NONE, Flags::PAUSED | Flags::READABLE] {
+        let entry = Entry::new(8, 3, flags);
         assert!(entry.is_socket() && entry.state == State::Created && !entry.timer.is_filed());
         assert_eq!((entry.generation, entry.settings, entry.extra), (8, 3, NIL));
-        assert_eq!(entry.flags, if paused { Flags::PAUSED } else { Flags::NONE });
+        assert_eq!(entry.flags, flags);
         assert_eq!((entry.first_fin, entry.heard_last, entry.peer(&Slab::new())), (FirstFin::Neither, false, None));
     }
 }
