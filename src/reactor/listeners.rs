@@ -4,7 +4,7 @@
 //! watched: it had to leave clients waiting, and accepts until none waits before it is watched
 //! again.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use slab::Slab;
 
@@ -166,7 +166,7 @@ pub(super) struct Listeners {
     /// The tick at which all that back off try again, unless a descriptor is freed before.
     pub(super) retry_at: Option<u64>,
     /// The limits of stops: a tick, and the listener whose sockets are destroyed then.
-    stops: BTreeSet<(u64, u32)>,
+    stops: Vec<(u64, u32)>,
     generation: u32,
     reactor: u32,
 }
@@ -174,7 +174,7 @@ pub(super) struct Listeners {
 impl Listeners {
     pub(super) fn new(reactor: u32) -> Self {
         let (entries, queue, done) = (Slab::new(), VecDeque::new(), VecDeque::new());
-        Self { entries, queue, done, retry_at: None, stops: BTreeSet::new(), generation: 0, reactor }
+        Self { entries, queue, done, retry_at: None, stops: Vec::new(), generation: 0, reactor }
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -233,8 +233,9 @@ impl Listeners {
     // --- time ---
 
     /// The earliest tick at which a listener needs attention.
+    #[inline]
     pub(super) fn next_due(&self) -> Option<u64> {
-        earlier(self.retry_at, self.stops.first().map(|stop| stop.0))
+        self.stops.iter().fold(self.retry_at, |due, stop| earlier(due, Some(stop.0)))
     }
 
     /// The listener leaves the queue. All that back off try again together: they lack the same.
@@ -312,8 +313,8 @@ impl Listeners {
 
     /// The next listener whose stop limit has passed.
     pub(super) fn pop_overdue(&mut self, now: u64) -> Option<u32> {
-        self.stops.first().filter(|stop| stop.0 <= now)?;
-        self.stops.pop_first().map(|stop| stop.1)
+        let overdue = self.stops.iter().position(|stop| stop.0 <= now)?;
+        Some(self.stops.swap_remove(overdue).1)
     }
 
     // --- names ---

@@ -254,7 +254,7 @@ impl<N: Net> Reactor<N> {
 
     /// Ends what a dropped owner, such as a [`Pool`](crate::Pool), has left.
     fn end_orphans(&mut self) {
-        for orphan in self.table.shared.take_orphans() {
+        while let Some(orphan) = self.table.shared.next_orphan() {
             match orphan {
                 Orphan::Timer(id) => _ = self.cancel_timer(id),
                 Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
@@ -297,7 +297,10 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
 /// The earlier of two optional times.
 #[inline]
 fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    one.into_iter().chain(other).min()
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 fn system(call: &'static str, error: &std::io::Error) -> Error {

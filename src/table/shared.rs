@@ -3,6 +3,7 @@
 //!
 //! Invariant: the reactor ends what is in the list of orphans before it waits again.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -28,7 +29,7 @@ pub(crate) struct Shared {
     /// Ends the wait of the reactor.
     pub(crate) kick: Box<dyn Fn() + Send + Sync>,
     has_orphans: AtomicBool,
-    orphans: Mutex<Vec<Orphan>>,
+    orphans: Mutex<VecDeque<Orphan>>,
 }
 
 impl Shared {
@@ -44,7 +45,8 @@ impl Shared {
 
     /// Whether there was a wake since the last call.
     pub(crate) fn take_woken(&self) -> bool {
-        take(&self.woken)
+        // Loaded first: a swap in every turn would take the cache line from the other threads.
+        self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel)
     }
 
     /// For an owner that is being dropped.
@@ -54,19 +56,20 @@ impl Shared {
         (self.kick)();
     }
 
-    pub(crate) fn take_orphans(&self) -> Vec<Orphan> {
-        if take(&self.has_orphans) { std::mem::take(&mut self.lock()) } else { Vec::new() }
+    #[inline]
+    pub(crate) fn next_orphan(&self) -> Option<Orphan> {
+        if !self.has_orphans.load(Ordering::Acquire) {
+            return None;
+        }
+        let mut orphans = self.lock();
+        let orphan = orphans.pop_front();
+        self.has_orphans.store(orphan.is_some(), Ordering::Release);
+        orphan
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<Orphan>> {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<Orphan>> {
         self.orphans.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Whether the flag was set. It is loaded first: a swap in every turn would take the cache line from
-/// the other threads.
-fn take(flag: &AtomicBool) -> bool {
-    flag.load(Ordering::Acquire) && flag.swap(false, Ordering::AcqRel)
 }
 
 impl fmt::Debug for Shared {
