@@ -232,7 +232,7 @@ pub const fn step(state: State, input: Input) -> Cell {
     let row = &ROWS[state as usize];
     match find(row.own, input) {
         Impossible => find(row.common, input),
-        cell => cell,
+        cell @ (Go(..) | Deferred | Ignored) => cell,
     }
 }
 
