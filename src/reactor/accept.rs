@@ -123,40 +123,6 @@ impl<N: Net> Reactor<N> {
         self.listeners.ids().collect()
     }
 
-    /// Takes over a listening socket that was opened elsewhere: a
-    /// [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener),
-    /// or a descriptor that was inherited from a parent process (socket activation). So it can have
-    /// options that finale does not know.
-    ///
-    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
-    /// in `options` are set. Those that must be set before it listens are not: the backlog,
-    /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
-    /// error the descriptor is closed.
-    ///
-    /// ```
-    /// use finale::{ListenOptions, Reactor};
-    /// let mut reactor = Reactor::new()?;
-    /// let opened = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    /// let listener = reactor.adopt(opened, ListenOptions::default())?;
-    /// println!("listening on {}", listener.addr);
-    /// # Ok::<(), finale::Error>(())
-    /// ```
-    ///
-    /// # Errors
-    /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
-    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL), and
-    /// on a simulated network.
-    #[doc(alias = "from_std")]
-    #[doc(alias = "uv_tcp_open")]
-    #[doc(alias = "listen_fd")]
-    #[doc(alias = "socket activation")]
-    pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
-        let listener = listener.into();
-        self.add_listener(options, |net, slot, options| {
-            net.adopt(slot, listener, options).map_err(|error| system("adopting a listening stream socket", &error))
-        })
-    }
-
     /// Whether [`stop_listener`](Reactor::stop_listener) was called for it.
     pub(crate) fn is_stopping(&self, id: ListenerId) -> bool {
         self.listeners.find(id).is_some_and(Entry::is_stopped)
@@ -269,5 +235,41 @@ impl<N: Net> Reactor<N> {
         (entry.muted, entry.reported) = (false, false);
         self.listeners.served(listener);
         None
+    }
+}
+
+impl<N: Net> Reactor<N> {
+    /// Takes over a listening socket that was opened elsewhere: a
+    /// [`TcpListener`](std::net::TcpListener), a [`UnixListener`](std::os::unix::net::UnixListener),
+    /// or a descriptor that was inherited from a parent process (socket activation). So it can have
+    /// options that finale does not know.
+    ///
+    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
+    /// in `options` are set. Those that must be set before it listens are not: the backlog,
+    /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
+    /// error the descriptor is closed.
+    ///
+    /// ```
+    /// use finale::{ListenOptions, Reactor};
+    /// let mut reactor = Reactor::new()?;
+    /// let opened = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    /// let listener = reactor.adopt(opened, ListenOptions::default())?;
+    /// println!("listening on {}", listener.addr);
+    /// # Ok::<(), finale::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::InvalidOption`]; or [`Error::System`], also for a descriptor that is not a stream
+    /// socket of TCP or of a Unix domain (EPROTOTYPE, EAFNOSUPPORT) or does not listen (EINVAL), and
+    /// on a simulated network.
+    #[doc(alias = "from_std")]
+    #[doc(alias = "uv_tcp_open")]
+    #[doc(alias = "listen_fd")]
+    #[doc(alias = "socket activation")]
+    pub fn adopt(&mut self, listener: impl Into<OwnedFd>, options: ListenOptions) -> Result<Listener, Error> {
+        let listener = listener.into();
+        self.add_listener(options, |net, slot, options| {
+            net.adopt(slot, listener, options).map_err(|error| system("adopting a listening stream socket", &error))
+        })
     }
 }
