@@ -11,6 +11,7 @@ use crate::options::Settings;
 use crate::support::{CpuTime, Order, million};
 use crate::table::Table;
 use crate::table::entry::Flags;
+use crate::table::shared::Shared;
 use crate::ticks::Epoch;
 
 pub(crate) fn measure(criterion: &mut Criterion<CpuTime>) {
@@ -47,7 +48,7 @@ fn step(criterion: &mut Criterion<CpuTime>) {
 
 /// A table with this many open connections, and their slots.
 fn full(count: usize) -> (Table, Vec<u32>) {
-    let mut table = Table::new(1, Epoch(Instant::now()));
+    let mut table = Table::new(1, Epoch(Instant::now()), Shared::new(Box::new(|| {})));
     let slots = (0..count)
         .map(|_| {
             let settings = table.settings.intern(Settings::default());

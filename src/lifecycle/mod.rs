@@ -229,10 +229,22 @@ pub enum Cell {
 /// The transition for one pair.
 #[must_use]
 pub const fn step(state: State, input: Input) -> Cell {
-    TABLE[state as usize][input as usize]
+    let row = &ROWS[state as usize];
+    match find(row.own, input) {
+        Impossible => find(row.common, input),
+        cell @ (Go(..) | Deferred | Ignored) => cell,
+    }
 }
 
-/// A cell in four bytes, as the reactor uses it: a refusal keeps the state and emits nothing.
+const fn find(cells: &[(Input, Cell)], input: Input) -> Cell {
+    match cells {
+        [] => Impossible,
+        [(found, cell), ..] if *found as u8 == input as u8 => *cell,
+        [_, rest @ ..] => find(rest, input),
+    }
+}
+
+/// A cell in four bytes, as the reactor looks it up: a refusal keeps the state and emits nothing.
 #[derive(Clone, Copy)]
 pub(crate) struct Transition {
     pub(crate) to: State,
@@ -252,7 +264,8 @@ static COMPACT: [[Transition; Input::ALL.len()]; State::ALL.len()] = {
     let mut pair = 0;
     while pair < State::ALL.len() * Input::ALL.len() {
         let (s, i) = (pair / Input::ALL.len(), pair % Input::ALL.len());
-        compact[s][i] = match TABLE[s][i] {
+        assert!(ROWS[s].state as usize == s, "the rows are in the order of the states");
+        compact[s][i] = match step(State::ALL[s], Input::ALL[i]) {
             Go(to, emits) => Transition { to, emits: bits(emits) },
             Deferred | Ignored | Impossible => Transition { to: State::ALL[s], emits: 0 },
         };
@@ -434,24 +447,3 @@ static ROWS: [Row; State::ALL.len()] = [
     Row { state: State::NotConnected, rfc9293: &["CLOSED"], own: CLOSE, common: LATE },
     Row { state: State::Closed, rfc9293: &["CLOSED"], own: &[], common: LATE },
 ];
-
-static TABLE: [[Cell; Input::ALL.len()]; State::ALL.len()] = {
-    let mut table = [[Impossible; Input::ALL.len()]; State::ALL.len()];
-    let mut s = 0;
-    while s < ROWS.len() {
-        assert!(ROWS[s].state as usize == s, "the rows are in the order of the states");
-        fill(&mut table[s], ROWS[s].own);
-        fill(&mut table[s], ROWS[s].common);
-        s += 1;
-    }
-    table
-};
-
-/// Checked at compile time: a pair that is written twice stops the build.
-const fn fill(row: &mut [Cell; Input::ALL.len()], cells: &[(Input, Cell)]) {
-    if let [(input, cell), rest @ ..] = cells {
-        assert!(matches!(row[*input as usize], Impossible), "a pair is written twice");
-        row[*input as usize] = *cell;
-        fill(row, rest);
-    }
-}

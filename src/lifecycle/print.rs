@@ -153,9 +153,8 @@ fn dot(view: View) -> String {
     for state in view.states() {
         let _ = writeln!(out, "    {state} [label=\"{state}\\n{}\"];", state.rfc9293().join(", "));
     }
-    let endings: Vec<_> =
-        view.states().into_iter().filter(|state| state.is_final() && *state != State::Closed).collect();
-    let endings: String = endings.iter().map(|state| format!(" {state};")).collect();
+    let endings = view.states().into_iter().filter(|state| state.is_final() && *state != State::Closed);
+    let endings: String = endings.map(|state| format!(" {state};")).collect();
     let _ = writeln!(out, "    {{ rank=same;{endings} }}");
     for (from, to, arrows) in joined(view) {
         let style = match () {

@@ -294,9 +294,6 @@ pub trait Net {
     }
 
     /// Takes over a listening socket that was opened elsewhere. Only the operating system has any.
-    ///
-    /// # Errors
-    /// As [`Reactor::adopt`](crate::Reactor::adopt).
     fn adopt(&mut self, _listener: u32, _fd: OwnedFd, _options: &ListenOptions) -> io::Result<BoundAddr> {
         Err(io::ErrorKind::Unsupported.into())
     }

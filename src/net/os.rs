@@ -30,8 +30,7 @@ use crate::target::BoundAddr;
 /// Events taken by one call of epoll_wait(2), 12 KiB: a thousand ready sockets cost one call.
 const EVENTS: usize = 1024;
 
-/// Beyond `FEW` connections, `poll` has room for `MANY` events, 128 KiB. Untouched pages cost
-/// nothing.
+/// Beyond `FEW` connections there is room for `MANY`, 128 KiB. Untouched pages cost nothing.
 const FEW: usize = 64;
 const MANY: usize = 32 * 1024;
 
@@ -98,8 +97,7 @@ impl Os {
 
     /// What a read has brought. After a short read nothing is left, unless messages end reads early.
     fn received(&self, slot: u32, bytes: usize, room: usize) -> Received {
-        let whole = self.split.is_empty() || !self.split.contains(&slot);
-        Received { bytes, drained: bytes < room && whole }
+        Received { bytes, drained: bytes < room && !self.split.contains(&slot) }
     }
 
     fn put(&mut self, slot: u32, stream: Socket) {
@@ -153,12 +151,10 @@ impl Net for Os {
         timeout: Option<Duration>,
         ready: &mut dyn FnMut(Token, Readiness),
     ) -> io::Result<Polled> {
-        // Before the wait: what arrives while the process is stopped arrives before any later time.
-        let complete_until = now;
         match self.poll.poll(&mut self.events, timeout) {
             Ok(()) => {}
             // The wait was interrupted, and nothing was reported.
-            Err(error) if tcp::is(&error, Errno::INTR) => return Ok(Polled { complete_until, more: true }),
+            Err(error) if tcp::is(&error, Errno::INTR) => return Ok(Polled { complete_until: now, more: true }),
             Err(error) => return Err(error),
         }
         let mut count = 0;
@@ -180,7 +176,7 @@ impl Net for Os {
             };
             ready(token, readiness);
         }
-        Ok(Polled { complete_until, more: count == EVENTS })
+        Ok(Polled { complete_until: now, more: count == EVENTS })
     }
 
     fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
@@ -413,13 +409,13 @@ impl Net for Os {
     #[cfg(target_os = "linux")]
     fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
-        self.sock_diag.time_since_acked(stream)
+        self.sock_diag.query(stream, None, super::sock_diag::time_since_acked)
     }
 
     #[cfg(target_os = "linux")]
     fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<super::KernelView> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
-        self.sock_diag.kernel_view(stream, peer)
+        self.sock_diag.query(stream, peer, super::sock_diag::kernel_view)
     }
 
     fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {
@@ -487,9 +483,7 @@ fn peer(stream: &Socket) -> rustix::io::Result<Option<SocketAddrAny>> {
 }
 
 /// Registers a listener, level-triggered, which mio can't do: it is ready as long as a connection
-/// waits, so no accept(2) is needed to find out. An accept(2) without a connection costs as much as
-/// several calls of epoll_wait(2), since the kernel allocates the new socket first. mio uses a
-/// token unchanged as epoll's data.
+/// waits, so no accept(2) is needed to find out. mio uses a token unchanged as epoll's data.
 #[cfg(target_os = "linux")]
 fn watch(poll: &Poll, listener: u32, socket: &Socket) -> io::Result<()> {
     use rustix::event::epoll::{EventData, EventFlags, add};

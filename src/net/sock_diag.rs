@@ -56,21 +56,16 @@ pub(super) struct SockDiag {
 }
 
 impl SockDiag {
-    /// How long ago the peer's kernel last took bytes of ours. `None` if the kernel gives no
-    /// result: for a socket of another network namespace, for a Unix domain socket, and in some
-    /// sandboxes.
-    pub(super) fn time_since_acked(&mut self, socket: &Socket) -> Option<Duration> {
-        self.query(socket, socket.peer_addr().ok()?.as_socket()?, time_of)
-    }
-
-    /// What the kernel says of the connection, with the same limits. Its peer is given, since
-    /// getpeername(2) fails in SYN-SENT, and when TIME-WAIT has begun.
-    pub(super) fn kernel_view(&mut self, socket: &Socket, peer: Option<SocketAddr>) -> Option<KernelView> {
-        let known = || socket.peer_addr().ok()?.as_socket();
-        self.query(socket, peer.or_else(known)?, view_of)
-    }
-
-    fn query<T>(&mut self, socket: &Socket, peer: SocketAddr, read: fn(&[u8]) -> Option<T>) -> Option<T> {
+    /// What `read` finds in what the kernel says of a connection. `None` if it says nothing: of a
+    /// socket of another network namespace, of a Unix domain socket, and in some sandboxes. The
+    /// peer is needed in SYN-SENT, and when TIME-WAIT has begun: there getpeername(2) fails.
+    pub(super) fn query<T>(
+        &mut self,
+        socket: &Socket,
+        peer: Option<SocketAddr>,
+        read: fn(&[u8]) -> Option<T>,
+    ) -> Option<T> {
+        let peer = peer.or_else(|| socket.peer_addr().ok()?.as_socket())?;
         if self.netlink.is_none() {
             let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
             let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG));
@@ -140,7 +135,8 @@ fn message(reply: &[u8], cookie: [u8; 8]) -> Option<&[u8]> {
     (half(reply, 4)? == BY_FAMILY && message.get(COOKIE..COOKIE + 8)? == cookie).then_some(message)
 }
 
-fn time_of(message: &[u8]) -> Option<Duration> {
+/// How long ago the peer's kernel last took bytes of ours.
+pub(super) fn time_since_acked(message: &[u8]) -> Option<Duration> {
     let mut attributes = message.get(MESSAGE..)?;
     while half(attributes, 2)? != INFO {
         attributes = attributes.get(usize::from(half(attributes, 0)?.max(4)).next_multiple_of(4)..)?;
@@ -148,7 +144,7 @@ fn time_of(message: &[u8]) -> Option<Duration> {
     taken(attributes.get(4..)?)
 }
 
-fn view_of(message: &[u8]) -> Option<KernelView> {
+pub(super) fn kernel_view(message: &[u8]) -> Option<KernelView> {
     let state = STATES.get(usize::from(*message.get(1)?).checked_sub(1)?)?;
     Some(KernelView { state, unread: word(message, QUEUES)?, unacked: word(message, QUEUES + 4)? })
 }

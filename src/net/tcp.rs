@@ -85,10 +85,8 @@ pub(super) fn prepare(socket: &Socket, domain: Domain, options: &SystemOptions) 
     if options.nodelay {
         socket.set_tcp_nodelay(true)?;
     }
-    #[cfg(target_os = "linux")]
-    let user_timeout = options.user_timeout.and_then(crate::options::millis).map(Duration::from_millis);
-    #[cfg(not(target_os = "linux"))]
-    let user_timeout: Option<Duration> = None;
+    let user_timeout = options.user_timeout.filter(|_| cfg!(target_os = "linux"));
+    let user_timeout = user_timeout.and_then(crate::options::millis).map(Duration::from_millis);
     if let Some(times) = options.keep_alive {
         // Linux counts no probes if there is a user timeout (tcp(7)): one system call less.
         let times = if user_timeout.is_some() { probe_times(times) } else { keep_alive(times) };

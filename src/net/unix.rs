@@ -18,20 +18,18 @@ use crate::unix_addr::UnixAddr;
 #[derive(Debug)]
 pub(super) struct SocketFile {
     path: PathBuf,
-    device: u64,
-    inode: u64,
+    file: fs::Metadata,
 }
 
 impl SocketFile {
     fn made_at(path: &Path) -> io::Result<Self> {
-        let file = fs::symlink_metadata(path)?;
-        Ok(Self { path: path.to_owned(), device: file.dev(), inode: file.ino() })
+        Ok(Self { path: path.to_owned(), file: fs::symlink_metadata(path)? })
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
-        let same = |file: fs::Metadata| (file.dev(), file.ino()) == (self.device, self.inode);
+        let same = |file: fs::Metadata| (file.dev(), file.ino()) == (self.file.dev(), self.file.ino());
         if fs::symlink_metadata(&self.path).is_ok_and(same)
             && let Err(error) = fs::remove_file(&self.path)
         {

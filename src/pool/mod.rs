@@ -5,7 +5,7 @@
 //! ticket of its request from then on.
 //!
 //! `handle` gets each event, and opens and ends sockets through the event's own [`Context`]. Only
-//! what a dropped pool leaves goes another way: see `src/table/orphans.rs`.
+//! what a dropped pool leaves goes another way: see `src/table/shared.rs`.
 
 mod back_off;
 mod events;
@@ -32,7 +32,7 @@ use crate::options::ConnectOptions;
 use crate::rng::Rng;
 use crate::socket_map::SocketMap;
 use crate::stream::{Stream, Streams};
-use crate::table::orphans::{Orphan, Orphans};
+use crate::table::shared::{Orphan, Shared};
 use crate::target::Target;
 
 /// Sockets of one reactor, connected ahead to one address.
@@ -129,8 +129,8 @@ pub struct Pool {
     dice: Rng,
     /// The timer that is set, and for when.
     timer: Option<(TimerId, Instant)>,
-    /// Its reactor's list, from the first call on.
-    orphans: Option<Arc<Orphans>>,
+    /// What its reactor shares, from the first call on.
+    shared: Option<Arc<Shared>>,
     last_error: Option<ConnectionError>,
     stats: PoolStats,
     is_closed: bool,
@@ -180,7 +180,7 @@ impl Pool {
             dice: Rng::new(options.seed.unwrap_or(0)),
             options,
             timer: None,
-            orphans: None,
+            shared: None,
             last_error: None,
             stats: PoolStats::default(),
             is_closed: false,
@@ -274,7 +274,7 @@ impl Pool {
     /// Whether this is the pool's reactor, or the pool has none yet. Another one has none of its
     /// sockets, and would get new ones that are not ended with the pool.
     fn is_own(&self, context: &mut impl Streams) -> bool {
-        self.orphans.as_ref().is_none_or(|orphans| context.context().has(orphans))
+        self.shared.as_ref().is_none_or(|shared| Arc::ptr_eq(shared, context.context().shared()))
     }
 
     /// Counts of what it has done, and its present sockets.
@@ -406,13 +406,13 @@ impl Pool {
 
 impl Drop for Pool {
     fn drop(&mut self) {
-        let Some(orphans) = self.orphans.take() else { return };
+        let Some(shared) = self.shared.take() else { return };
         let orphan = |(id, member): (SocketId, &Member)| match member {
             Member::Opening | Member::Leased(_) => Some(Orphan::Used(id)),
             Member::Ready(_) => Some(Orphan::Unused(id)),
             Member::Leaving | Member::Spent => None,
         };
         let timer = self.timer.map(|(id, _)| Orphan::Timer(id));
-        orphans.leave(self.members.iter().filter_map(orphan).chain(timer));
+        shared.leave(self.members.iter().filter_map(orphan).chain(timer));
     }
 }

@@ -3,6 +3,7 @@
 //! Invariant: at most `size` sockets are opening, ready or leased. With those that are ending they
 //! are at most twice as many; one that was ended while it was unused makes room for the next one.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::member::{Member, leave};
@@ -14,8 +15,8 @@ use crate::stream::{Stream as _, Streams};
 impl Pool {
     /// Does what is due.
     pub(super) fn keep_up(&mut self, context: &mut impl Streams) {
-        if self.orphans.is_none() {
-            self.orphans = Some(context.context().orphans());
+        if self.shared.is_none() {
+            self.shared = Some(Arc::clone(context.context().shared()));
             self.dice = Rng::new(self.options.seed.unwrap_or_else(|| context.context().seed()));
         }
         let now = context.context().now();

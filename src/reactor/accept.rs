@@ -91,12 +91,8 @@ impl<N: Net> Reactor<N> {
     #[doc(alias = "uv_close")]
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
         self.listeners.find(id).ok_or(Error::Gone)?;
-        if self.listeners.is_open(id.index()) {
-            self.net.unlisten(id.index());
-        }
-        let entry = self.listeners.remove(id.index());
-        self.table.settings.release(entry.settings);
-        self.listeners.retry();
+        self.close_descriptor(id.index());
+        self.table.settings.release(self.listeners.remove(id.index()));
         Ok(())
     }
 
@@ -129,29 +125,36 @@ impl<N: Net> Reactor<N> {
 
     /// Whether [`stop_listener`](Reactor::stop_listener) was called for it.
     pub(crate) fn is_stopping(&self, id: ListenerId) -> bool {
-        self.listeners.find(id).is_some_and(|entry| entry.stop.is_some())
+        self.listeners.find(id).is_some_and(Entry::is_stopped)
     }
 
     /// Tries to accept one connection.
     pub(super) fn accept_from(&mut self, listener: u32) -> Option<Emit> {
         let entry = &mut self.listeners.entries[listener as usize];
-        if entry.waits_in_vain() {
-            self.close_stopped(listener);
-            return None;
-        }
         if entry.must_wait() {
-            self.mute(listener);
-            self.listeners.served(listener);
+            if entry.is_stopped() && entry.live == 0 {
+                // No socket can make room: the maximum is 0.
+                self.close_descriptor(listener);
+            } else {
+                self.mute(listener);
+                self.listeners.served(listener);
+            }
             return None;
         }
         let error = match self.net.accept(listener, self.table.vacant()) {
-            Ok(peer) if entry.drops() => return Some(self.drop_excess(listener, peer)),
-            Ok(peer) => return Some(self.accepted(listener, peer)),
+            Ok(peer) => {
+                let (drops, is_last) = (entry.drops(), entry.was_the_last());
+                let emit = if drops { self.drop_excess(listener, peer) } else { self.accepted(listener, peer) };
+                if is_last {
+                    self.close_descriptor(listener);
+                }
+                return Some(emit);
+            }
             Err(error) => error,
         };
         let is_of_one = |errno: Option<Errno>| errno.is_none_or(|errno| OF_ONE_CONNECTION.contains(&errno));
         match Errno::from_io_error(&error) {
-            Some(Errno::WOULDBLOCK) => self.nobody_waits(listener),
+            Some(Errno::WOULDBLOCK) => return self.nobody_waits(listener),
             errno if entry.skips < SKIPS && is_of_one(errno) => entry.skips += 1,
             _ => return self.back_off(listener, &error),
         }
@@ -163,9 +166,7 @@ impl<N: Net> Reactor<N> {
         entry.skips = 0;
         let settings = entry.settings;
         let overflow = if is_overflow { Flags::OVERFLOW } else { Flags::NONE };
-        if entry.was_the_last() {
-            self.close_stopped(listener);
-        } else if entry.batch.accepted() && !entry.muted {
+        if entry.batch.accepted() && !entry.muted {
             self.listeners.served(listener);
         }
         self.turn.accepted();
@@ -187,9 +188,6 @@ impl<N: Net> Reactor<N> {
         self.turn.dropped();
         self.counts.overflowed += 1;
         self.dropped = peer;
-        if self.listeners.entries[listener as usize].was_the_last() {
-            self.close_stopped(listener);
-        }
         Emit::new(EmitKind::Overflow, listener)
     }
 
@@ -222,21 +220,21 @@ impl<N: Net> Reactor<N> {
 
     /// No client waits. The system reports the next one, and the last error is over. A stopped
     /// listener is done.
-    fn nobody_waits(&mut self, listener: u32) {
+    fn nobody_waits(&mut self, listener: u32) -> Option<Emit> {
         let entry = &mut self.listeners.entries[listener as usize];
         entry.batch.was_vain();
-        entry.reported = false;
-        if entry.stop.is_some() {
-            return self.close_stopped(listener);
+        if entry.is_stopped() {
+            self.close_descriptor(listener);
+            return None;
         }
         if entry.muted
             && let Err(error) = self.net.set_accepting(listener, true)
         {
-            log::warn!("a listener can't be watched again, and backs off: {error}");
-            return self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);
+            return self.back_off(listener, &error);
         }
-        entry.muted = false;
+        (entry.muted, entry.reported) = (false, false);
         self.listeners.served(listener);
+        None
     }
 }
 

@@ -45,7 +45,8 @@ impl<N: Net> Reactor<N> {
     }
 
     fn connecting(&mut self, slot: u32) -> Option<&mut Connecting> {
-        self.table.extra_mut(slot).connecting.as_deref_mut()
+        let extra = self.table.entry(slot).extra;
+        self.table.extras.get_mut(extra)?.connecting.as_deref_mut()
     }
 
     /// The first step: an address needs no resolver.
@@ -68,7 +69,7 @@ impl<N: Net> Reactor<N> {
         if connecting.addrs.is_empty() {
             self.apply(slot, Input::LookupStarted);
         }
-        self.resolved(slot);
+        self.resolved(slot, LookupErrorKind::NoAddress);
     }
 
     /// A result of the resolver. Its socket may be closed already.
@@ -78,36 +79,34 @@ impl<N: Net> Reactor<N> {
         if entry.state != State::Resolving || entry.flags.has(Flags::DESTROY) {
             return;
         }
-        match (answer, self.connecting(slot)) {
-            (Ok(addrs), Some(connecting)) => {
-                connecting.addrs.extend(in_order(addrs));
-                self.resolved(slot);
-            }
-            (Err(cause), _) => self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(cause))),
-            (Ok(_), None) => {}
+        let cause = answer.as_ref().err().copied().unwrap_or(LookupErrorKind::NoAddress);
+        if let (Ok(addrs), Some(connecting)) = (answer, self.connecting(slot)) {
+            connecting.addrs.extend(in_order(addrs));
         }
+        self.resolved(slot, cause);
         self.table.wake(slot);
     }
 
-    /// The addresses are known, unless there are none.
-    fn resolved(&mut self, slot: u32) {
+    /// The addresses are known, or why there are none.
+    fn resolved(&mut self, slot: u32, cause: LookupErrorKind) {
         match self.connecting(slot).and_then(|connecting| connecting.addrs.first().copied()) {
             Some(first) => {
                 self.table.set_peer(slot, first);
                 self.apply(slot, Input::Resolved);
             }
-            None => {
-                self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(LookupErrorKind::NoAddress)))
-            }
+            None => self.fail_connecting(slot, ConnectionError::of(ConnectionErrorKind::Lookup(cause))),
         }
     }
 
-    /// All addresses are delivered: checks the attempts in flight, and begins the next if one
-    /// failed.
+    /// All addresses are delivered: checks the attempts in flight, and begins the next if one has
+    /// failed, if none is in flight, or if its time has come.
     pub(super) fn continue_connecting(&mut self, slot: u32) {
-        let waits = self.table.extra(slot).is_some_and(|extra| extra.retry_at.is_some());
-        let is_in_flight = self.table.entry(slot).flags.has(Flags::REGISTERED);
-        if (is_in_flight && self.check_attempts(slot)) || (!is_in_flight && !waits) {
+        let Some(extra) = self.table.extra(slot) else { return };
+        let Some(connecting) = &extra.connecting else { return };
+        let waits = connecting.held_up.is_some() || connecting.in_flight.is_empty();
+        let joins = connecting.attempt_due.is_some_and(|due| due <= self.turn.now);
+        let is_due = joins || (waits && extra.retry_at.is_none());
+        if self.check_attempts(slot) || is_due {
             self.attempt(slot);
         }
     }
@@ -118,22 +117,20 @@ impl<N: Net> Reactor<N> {
         let has_failed = self.check_attempts(slot);
         let Some(connecting) = self.connecting(slot) else { return };
         let is_left = connecting.tried < connecting.addrs.len().max(1) || !connecting.in_flight.is_empty();
-        if has_failed && !is_left {
-            self.no_address_left(slot);
-        } else {
-            self.fail_connecting(slot, failure);
+        match has_failed && !is_left {
+            true => self.attempt(slot),
+            false => self.fail_connecting(slot, failure),
         }
     }
 
     /// Checks each attempt in flight, if there is readiness. Returns whether one has failed.
     fn check_attempts(&mut self, slot: u32) -> bool {
-        let entry = self.table.entry(slot);
-        if entry.state != State::Connecting || !entry.flags.has(Flags::REGISTERED) || !entry.flags.has(Flags::READINESS)
-        {
+        let flags = self.table.entry(slot).flags;
+        if !flags.has(Flags::REGISTERED) || !flags.has(Flags::READINESS) {
             return false;
         }
         let (mut index, mut failed) = (0, false);
-        while let Some(flight) = self.flight(slot, index) {
+        while let Some(flight) = self.connecting(slot).and_then(|connecting| connecting.in_flight.get(index).copied()) {
             match self.net.connected(flight.slot) {
                 Ok(true) => {
                     self.promote(slot, flight, failed);
@@ -143,7 +140,7 @@ impl<N: Net> Reactor<N> {
                 Ok(false) => index += 1,
                 Err(error) => {
                     failed = true;
-                    self.drop_flight(slot, index, ConnectionError::from_os(&error));
+                    self.drop_flight(slot, flight, ConnectionError::from_os(&error));
                 }
             }
         }
@@ -156,10 +153,6 @@ impl<N: Net> Reactor<N> {
         let connecting = self.table.extra(slot).and_then(|extra| extra.connecting.as_ref());
         let flights = connecting.into_iter().flat_map(|connecting| &connecting.in_flight);
         flights.map(|flight| flight.slot).filter(move |other| *other != slot)
-    }
-
-    fn flight(&self, slot: u32, index: usize) -> Option<Flight> {
-        self.table.extra(slot)?.connecting.as_ref()?.in_flight.get(index).copied()
     }
 
     /// The first established handshake becomes the connection; the others are dropped without an
@@ -177,23 +170,19 @@ impl<N: Net> Reactor<N> {
             // The recorded readiness may belong to another attempt.
             self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
             let token = self.token(slot);
-            let promoted = self.net.promote(winner.slot, slot, token);
-            self.unreserve(slot, winner);
-            match promoted {
-                Ok(()) => {}
+            if self.net.promote(winner.slot, slot, token).is_err() {
                 // It is connected anyway, and is registered later, like an accepted one.
-                Err(error) if passes(&error) => {
-                    let flags = &mut self.table.entry_mut(slot).flags;
-                    flags.set(Flags::READABLE, true);
-                    flags.set(Flags::REGISTERED, false);
-                }
-                Err(error) => return self.fail_connecting(slot, ConnectionError::from_os(&error)),
+                let flags = &mut self.table.entry_mut(slot).flags;
+                flags.set(Flags::READABLE, true);
+                flags.set(Flags::REGISTERED, false);
             }
+            self.unreserve(slot, winner);
         }
         self.established(slot);
     }
 
     fn established(&mut self, slot: u32) {
+        self.table.extra_mut(slot).retry_at = None;
         let extra = self.table.entry(slot).extra;
         self.table.extras.connected(extra);
         self.table.entry_mut(slot).flags.set(Flags::WRITABLE | Flags::IDLE, true);
@@ -220,115 +209,78 @@ impl<N: Net> Reactor<N> {
     fn attempt(&mut self, slot: u32) {
         while self.table.entry(slot).state == State::Connecting {
             let Some(connecting) = self.connecting(slot) else { return };
+            (connecting.held_up, connecting.attempt_due) = (None, None);
             let is_first = connecting.in_flight.is_empty();
             let (addr, count) = (connecting.tried, connecting.addrs.len());
             if addr >= count.max(1) {
-                return if is_first { self.no_address_left(slot) } else { self.set_attempt_due(slot) };
+                if is_first {
+                    let first = connecting.failed.first().map(|(_, failure)| failure.clone());
+                    self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
+                }
+                return;
             }
-            connecting.tried += 1;
-            connecting.held_up = None;
-            let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
-            let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr };
-            match self.begin_attempt(slot, flight) {
-                Ok(()) => {
-                    let flags = &mut self.table.entry_mut(slot).flags;
-                    if is_first {
-                        // Nothing is known of this attempt, whatever flags the last one has left.
-                        flags.set(Flags::READINESS, false);
-                    }
-                    flags.set(Flags::REGISTERED, true);
-                    return self.set_attempt_due(slot);
-                }
+            match self.begin_attempt(slot, addr) {
+                Ok(()) => return self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
                 // An unused kernel pipe had the descriptor that is needed.
-                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {
-                    self.unreserve(slot, flight);
-                    self.connecting(slot).into_iter().for_each(|connecting| connecting.tried -= 1);
-                }
-                // The failure does not depend on the address: it is tried again after a pause.
+                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
+                // The failure does not depend on the address: it is tried again after a pause, or
+                // when an attempt has failed, which frees a descriptor.
                 Err(error) if has_to_wait(&error, count > 1) => {
-                    self.unreserve(slot, flight);
-                    return self.attempt_again(slot, is_first, ConnectionErrorKind::from_os(&error));
+                    let cause = ConnectionErrorKind::from_os(&error);
+                    self.connecting(slot).into_iter().for_each(|connecting| connecting.held_up = Some(cause));
+                    return self.table.retry_later(slot, RETRY_TICKS);
                 }
-                Err(error) => {
-                    if let Some(connecting) = self.connecting(slot) {
-                        connecting.in_flight.push(flight);
-                        let newest = connecting.in_flight.len() - 1;
-                        self.drop_flight(slot, newest, ConnectionError::from_os(&error));
-                    }
-                }
+                Err(error) => self.failed(slot, addr, ConnectionError::from_os(&error)),
             }
         }
     }
 
     /// Begins one handshake, which is in flight unless this returns an error.
-    fn begin_attempt(&mut self, slot: u32, flight: Flight) -> io::Result<()> {
-        let token = self.token(slot);
+    fn begin_attempt(&mut self, slot: u32, index: usize) -> io::Result<()> {
+        let (token, now) = (self.token(slot), self.table.epoch.tick_after(self.net.now()));
+        let Some(connecting) = self.connecting(slot) else { return Ok(()) };
+        let is_taken = connecting.in_flight.iter().any(|flight| flight.slot == slot);
+        let flight = Flight { slot: if is_taken { self.table.reserve() } else { slot }, addr: index };
         let Some(connecting) = self.table.extra_mut(slot).connecting.as_deref_mut() else { return Ok(()) };
-        let addr = connecting.addrs.get(flight.addr).copied();
-        match (&connecting.target, addr) {
+        let addr = connecting.addrs.get(index).copied();
+        let begun = match (&connecting.target, addr) {
             (Target::Unix(addr), _) => self.net.connect_unix(flight.slot, token, addr, &connecting.system),
             // Nothing can listen there. Linux would send a SYN, and a silent host would not answer it.
             (_, Some(addr)) if addr.port() == 0 => Err(Errno::CONNREFUSED.into()),
             (_, Some(addr)) => self.net.connect(flight.slot, token, addr, &connecting.system, connecting.local),
             (_, None) => Err(Errno::ADDRNOTAVAIL.into()),
-        }?;
+        };
+        if begun.is_err() {
+            self.unreserve(slot, flight);
+            return begun;
+        }
+        connecting.tried += 1;
         connecting.in_flight.push(flight);
+        let has_next = connecting.tried < connecting.addrs.len();
+        connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
         if let Some(addr) = addr {
             self.table.set_peer(slot, addr);
         }
-        Ok(())
+        begun
     }
 
-    /// The last address is tried again. The next attempt that fails frees a descriptor.
-    fn attempt_again(&mut self, slot: u32, is_first: bool, cause: ConnectionErrorKind) {
-        let Some(connecting) = self.connecting(slot) else { return };
-        connecting.tried -= 1;
-        connecting.held_up = Some(cause);
-        connecting.attempt_due = None;
-        if is_first {
-            self.table.retry_later(slot, RETRY_TICKS);
-        } else {
-            self.set_attempt_due(slot);
-            let earliest = self.table.epoch.tick_after(self.net.now()) + RETRY_TICKS;
-            if let Some(due) = self.connecting(slot).and_then(|connecting| connecting.attempt_due.as_mut()) {
-                *due = earliest.max(*due);
-            }
-        }
-    }
-
-    /// When the next address joins the attempts in flight, if there is one.
-    fn set_attempt_due(&mut self, slot: u32) {
-        let now = self.table.epoch.tick_after(self.net.now());
-        let Some(connecting) = self.connecting(slot) else { return };
-        let has_next = connecting.tried < connecting.addrs.len();
-        connecting.attempt_due = connecting.delay_ms.filter(|_| has_next).map(|ms| now.saturating_add(ms));
-    }
-
-    /// The attempt delay has passed: the next address joins.
-    pub(super) fn next_attempt(&mut self, slot: u32) {
-        if let Some(connecting) = self.connecting(slot) {
-            connecting.attempt_due = None;
-        }
-        self.check_attempts(slot);
-        self.attempt(slot);
-    }
-
-    /// One of the attempts in flight has failed, or could not be begun.
-    fn drop_flight(&mut self, slot: u32, index: usize, failure: ConnectionError) {
-        let Some(connecting) = self.connecting(slot) else { return };
-        let flight = connecting.in_flight.remove(index);
-        // A Unix domain socket has one attempt, without an address to record.
-        if let Some(&addr) = connecting.addrs.get(flight.addr) {
-            connecting.failed.push(ConnectAttempt { addr, kind: failure.kind });
-        }
-        connecting.first_failure.get_or_insert(failure);
-        connecting.attempt_due = None;
-        let was_last = connecting.in_flight.is_empty();
+    /// One of the attempts in flight has failed.
+    fn drop_flight(&mut self, slot: u32, flight: Flight, failure: ConnectionError) {
+        self.connecting(slot).into_iter().for_each(|connecting| connecting.in_flight.retain(|other| *other != flight));
         self.net.close(flight.slot);
         self.listeners.retry();
         self.unreserve(slot, flight);
-        if was_last {
-            self.table.entry_mut(slot).flags.set(Flags::REGISTERED, false);
+        self.failed(slot, flight.addr, failure);
+    }
+
+    /// An attempt has failed, or could not be begun.
+    fn failed(&mut self, slot: u32, addr: usize, failure: ConnectionError) {
+        let Some(connecting) = self.connecting(slot) else { return };
+        connecting.tried = connecting.tried.max(addr + 1);
+        connecting.failed.push((addr, failure));
+        if connecting.in_flight.is_empty() {
+            // Nothing is known of the next attempt, whatever flags this one has left.
+            self.table.entry_mut(slot).flags.set(Flags::REGISTERED | Flags::READINESS, false);
         }
         self.apply(slot, Input::NextAddress);
     }
@@ -351,13 +303,10 @@ impl<N: Net> Reactor<N> {
     /// Drops every attempt in flight with a reset: an orderly end would look to its peer like a
     /// connection without data.
     fn end_race(&mut self, slot: u32) {
-        while let Some(flight) = self.flight(slot, 0) {
+        while let Some(flight) = self.connecting(slot).and_then(|connecting| connecting.in_flight.pop()) {
             self.net.reset(flight.slot);
             self.listeners.retry();
             self.unreserve(slot, flight);
-            if let Some(connecting) = self.connecting(slot) {
-                connecting.in_flight.remove(0);
-            }
         }
     }
 
@@ -365,20 +314,16 @@ impl<N: Net> Reactor<N> {
     /// those in flight and the one that could not be begun.
     fn fail_connecting(&mut self, slot: u32, mut failure: ConnectionError) {
         if let Some(connecting) = self.connecting(slot) {
+            let failed = connecting.failed.iter().map(|(addr, failure)| (*addr, failure.kind));
             let in_flight = connecting.in_flight.iter().map(|flight| (flight.addr, failure.kind));
-            for (addr, kind) in in_flight.chain(connecting.held_up.map(|kind| (connecting.tried, kind))) {
-                connecting.failed.extend(connecting.addrs.get(addr).map(|&addr| ConnectAttempt { addr, kind }));
-            }
+            let held_up = connecting.held_up.map(|kind| (connecting.tried, kind));
+            // A Unix domain socket has one attempt, without an address.
+            let attempt = |(addr, kind)| connecting.addrs.get(addr).map(|&addr| ConnectAttempt { addr, kind });
+            failure.attempts = failed.chain(in_flight).chain(held_up).filter_map(attempt).collect();
         }
         self.give_up_connecting(slot);
-        let connecting = self.table.extra_mut(slot).connecting.take();
-        failure.attempts = connecting.map_or(Vec::new(), |connecting| connecting.failed);
+        self.table.extra_mut(slot).connecting = None;
         self.at(slot).fail(failure);
-    }
-
-    fn no_address_left(&mut self, slot: u32) {
-        let first = self.connecting(slot).and_then(|connecting| connecting.first_failure.take());
-        self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
     }
 }
 
@@ -414,20 +359,17 @@ impl Reactor {
     }
 }
 
-/// Whether an attempt could not be begun for a temporary reason, or for lack of a descriptor while
-/// several addresses are tried. With one address the lack is reported to the program, because its
-/// own connections hold all descriptors.
+/// Whether an attempt could not be begun for a temporary reason (no memory, an interruption, a full
+/// queue of a Unix listener), or for lack of a descriptor while several addresses are tried. With
+/// one address the lack is reported to the program, because its own connections hold all
+/// descriptors.
 fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
-    passes(error) || (lacks_descriptor(error) && is_race)
+    let passes = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+    passes || is_transient(error) || (lacks_descriptor(error) && is_race)
 }
 
 fn lacks_descriptor(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
-}
-
-/// Whether the reason is temporary: no memory, an interruption, a full queue of a Unix listener.
-fn passes(error: &io::Error) -> bool {
-    is_transient(error) || matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// Every distinct address once, alternating between the families, beginning with the family of the
@@ -441,15 +383,11 @@ fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
         }
     }
     let first_is_v6 = distinct.first().is_some_and(SocketAddr::is_ipv6);
-    let (first, second): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
-    let mut ordered = Vec::with_capacity(first.len() + second.len());
-    let (mut first, mut second) = (first.into_iter(), second.into_iter());
-    loop {
-        match (first.next(), second.next()) {
-            (None, None) => return ordered,
-            (one, other) => ordered.extend(one.into_iter().chain(other)),
-        }
+    let (mut ordered, other): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+    for (index, addr) in other.into_iter().enumerate() {
+        ordered.insert(ordered.len().min(2 * index + 1), addr);
     }
+    ordered
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 
 use slab::Slab;
 
+use super::earlier;
 use super::turn::ACCEPTS_PER_POLL;
 use crate::id::ListenerId;
 use crate::options::{ListenOptions, OverflowPolicy};
@@ -50,13 +51,15 @@ pub(super) struct Entry {
     /// Connections skipped in a row.
     pub(super) skips: u32,
     /// Its sockets that have not delivered `close`.
-    live: usize,
+    pub(super) live: usize,
     /// How many of them were accepted beyond the maximum, which does not include them.
     overflow: usize,
     max: Option<usize>,
     overflow_policy: OverflowPolicy,
+    /// How many clients it may still accept, once it is stopped: those that waited then. Clients
+    /// that continue to connect must not keep it open.
+    waiting: Option<u32>,
     backlog: u32,
-    pub(super) stop: Option<Stopping>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -64,19 +67,10 @@ enum Phase {
     /// No client is known to wait, or none may be accepted.
     Idle,
     Queued,
-    /// Nothing can be accepted until this tick.
-    BackingOff(u64),
+    /// Nothing can be accepted until a descriptor is freed, or until a pause is over.
+    BackingOff,
     /// Stopped, with its descriptor closed.
     Closed,
-}
-
-/// A stopped listener accepts only the clients that waited when it was stopped.
-#[derive(Clone, Copy)]
-pub(super) struct Stopping {
-    /// How many of them may be left: clients that continue to connect must not keep it open.
-    waiting: u32,
-    /// The tick at which its sockets are destroyed.
-    due: Option<u64>,
 }
 
 /// The number of connections to accept per readiness event. An accept(2) without a connection costs
@@ -126,8 +120,8 @@ impl Entry {
             overflow: 0,
             max: options.max_connections,
             overflow_policy: options.overflow_policy,
+            waiting: None,
             backlog: options.backlog,
-            stop: None,
         }
     }
 
@@ -143,9 +137,14 @@ impl Entry {
 
     /// A client was accepted. Returns whether it was the last that a stopped listener accepts.
     pub(super) const fn was_the_last(&mut self) -> bool {
-        let Some(stop) = &mut self.stop else { return false };
-        stop.waiting = stop.waiting.saturating_sub(1);
-        stop.waiting == 0
+        let Some(waiting) = &mut self.waiting else { return false };
+        *waiting = waiting.saturating_sub(1);
+        *waiting == 0
+    }
+
+    /// Whether it accepts only the clients that waited when it was stopped.
+    pub(super) const fn is_stopped(&self) -> bool {
+        self.waiting.is_some()
     }
 
     /// Whether the next client is beyond the maximum, and is dropped.
@@ -157,17 +156,6 @@ impl Entry {
     pub(super) fn must_wait(&self) -> bool {
         self.paused || (self.is_full() && self.overflow_policy != OverflowPolicy::Reset)
     }
-
-    /// Whether it is stopped, may accept none, and no socket can make room: with a maximum of 0.
-    pub(super) fn waits_in_vain(&self) -> bool {
-        self.stop.is_some() && self.live == 0 && self.must_wait()
-    }
-
-    /// The tick at which it needs attention.
-    fn due(&self) -> Option<u64> {
-        let wakes = if let Phase::BackingOff(until) = self.phase { Some(until) } else { None };
-        [wakes, self.stop.and_then(|stop| stop.due)].into_iter().flatten().min()
-    }
 }
 
 pub(super) struct Listeners {
@@ -175,8 +163,10 @@ pub(super) struct Listeners {
     queue: VecDeque<u32>,
     /// Stopped listeners whose last socket is closed; their event is pending.
     pub(super) done: VecDeque<u32>,
-    /// The earliest tick at which a listener needs attention, or an earlier one.
-    pub(super) due: Option<u64>,
+    /// The tick at which all that back off try again, unless a descriptor is freed before.
+    pub(super) retry_at: Option<u64>,
+    /// The limits of stops: a tick, and the listener whose sockets are destroyed then.
+    stops: Vec<(u64, u32)>,
     generation: u32,
     reactor: u32,
 }
@@ -184,7 +174,7 @@ pub(super) struct Listeners {
 impl Listeners {
     pub(super) fn new(reactor: u32) -> Self {
         let (entries, queue, done) = (Slab::new(), VecDeque::new(), VecDeque::new());
-        Self { entries, queue, done, due: None, generation: 0, reactor }
+        Self { entries, queue, done, retry_at: None, stops: Vec::new(), generation: 0, reactor }
     }
 
     pub(super) fn has_work(&self) -> bool {
@@ -197,12 +187,11 @@ impl Listeners {
         ListenerId::new(self.reactor, self.entries.vacant_key() as u32, self.generation)
     }
 
-    pub(super) fn remove(&mut self, listener: u32) -> Entry {
-        self.queue.retain(|&queued| queued != listener);
+    /// Removes a listener whose descriptor is closed. Returns its settings.
+    pub(super) fn remove(&mut self, listener: u32) -> u32 {
         self.done.retain(|&done| done != listener);
-        let entry = self.entries.remove(listener as usize);
-        self.refile();
-        entry
+        self.stops.retain(|stop| stop.1 != listener);
+        self.entries.remove(listener as usize).settings
     }
 
     // --- the queue ---
@@ -243,36 +232,30 @@ impl Listeners {
 
     // --- time ---
 
-    fn refile(&mut self) {
-        if self.due.is_some() {
-            self.due = self.entries.iter().filter_map(|(_, entry)| entry.due()).min();
-        }
+    /// The earliest tick at which a listener needs attention.
+    #[inline]
+    pub(super) fn next_due(&self) -> Option<u64> {
+        self.stops.iter().fold(self.retry_at, |due, stop| earlier(due, Some(stop.0)))
     }
 
-    /// The listener leaves the queue until this tick.
+    /// The listener leaves the queue. All that back off try again together: they lack the same.
     pub(super) fn back_off(&mut self, listener: u32, until: u64) {
         self.served(listener);
-        self.entries[listener as usize].phase = Phase::BackingOff(until);
-        self.due = Some(self.due.map_or(until, |due| due.min(until)));
+        self.entries[listener as usize].phase = Phase::BackingOff;
+        self.retry_at.get_or_insert(until);
     }
 
-    /// Queues the listeners that back off until this tick or an earlier one.
-    pub(super) fn wake_due(&mut self, now: u64) {
-        if self.due.is_none_or(|due| due > now) {
+    /// A descriptor was freed, or the time has come: all that back off try again.
+    pub(super) fn retry(&mut self) {
+        if self.retry_at.take().is_none() {
             return;
         }
         for (index, entry) in &mut self.entries {
-            if matches!(entry.phase, Phase::BackingOff(until) if until <= now) {
+            if entry.phase == Phase::BackingOff {
                 entry.phase = Phase::Queued;
                 self.queue.push_back(index as u32);
             }
         }
-        self.refile();
-    }
-
-    /// A descriptor was freed: all that back off try again at once.
-    pub(super) fn retry(&mut self) {
-        self.wake_due(u64::MAX);
     }
 
     // --- counting ---
@@ -292,8 +275,8 @@ impl Listeners {
         let Some(entry) = self.find_mut(id) else { return };
         entry.live -= 1;
         entry.overflow -= usize::from(was_overflow);
-        if entry.phase == Phase::Closed {
-            self.note_closed(id.index());
+        if entry.phase == Phase::Closed && entry.live == 0 {
+            self.done.push_back(id.index());
         } else if entry.muted {
             self.unblock(id.index());
         }
@@ -307,9 +290,9 @@ impl Listeners {
         let entry = self.entries.get_mut(id.index() as usize).filter(|entry| entry.id == id)?;
         entry.paused = false;
         // The wait queue on Linux has room for the backlog plus one.
-        let waiting = entry.stop.map_or(entry.backlog.saturating_add(1), |stop| stop.waiting);
-        entry.stop = Some(Stopping { waiting, due });
-        self.due = self.due.into_iter().chain(due).min();
+        entry.waiting.get_or_insert(entry.backlog.saturating_add(1));
+        self.stops.retain(|stop| stop.1 != id.index());
+        self.stops.extend(due.map(|due| (due, id.index())));
         Some(entry)
     }
 
@@ -320,32 +303,18 @@ impl Listeners {
 
     /// Its descriptor is closed.
     pub(super) fn close(&mut self, listener: u32) {
-        self.entries[listener as usize].phase = Phase::Closed;
+        let entry = &mut self.entries[listener as usize];
+        entry.phase = Phase::Closed;
+        if entry.live == 0 {
+            self.done.push_back(listener);
+        }
         self.queue.retain(|&queued| queued != listener);
-        self.note_closed(listener);
     }
 
     /// The next listener whose stop limit has passed.
     pub(super) fn pop_overdue(&mut self, now: u64) -> Option<u32> {
-        if self.due.is_none_or(|due| due > now) {
-            return None;
-        }
-        let mut stops = self.entries.iter_mut().filter_map(|(index, entry)| Some((index, entry.stop.as_mut()?)));
-        let overdue = stops.find(|(_, stop)| stop.due.is_some_and(|due| due <= now));
-        let listener = overdue.map(|(index, stop)| {
-            stop.due = None;
-            index as u32
-        });
-        self.refile();
-        listener
-    }
-
-    /// Queues its event if its descriptor is closed and its last socket is closed.
-    fn note_closed(&mut self, listener: u32) {
-        let entry = &self.entries[listener as usize];
-        if entry.live == 0 && entry.phase == Phase::Closed {
-            self.done.push_back(listener);
-        }
+        let overdue = self.stops.iter().position(|stop| stop.0 <= now)?;
+        Some(self.stops.swap_remove(overdue).1)
     }
 
     // --- names ---
@@ -361,7 +330,7 @@ impl Listeners {
 
     /// A listener that accepts: neither closed nor stopped.
     pub(super) fn accepting_mut(&mut self, id: ListenerId) -> Option<&mut Entry> {
-        self.find_mut(id).filter(|entry| entry.stop.is_none())
+        self.find_mut(id).filter(|entry| !entry.is_stopped())
     }
 
     pub(super) fn find(&self, id: ListenerId) -> Option<&Entry> {

@@ -24,7 +24,7 @@ mod waker;
 
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 pub use listeners::Listener;
@@ -44,10 +44,9 @@ use crate::socket::Context;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
-use crate::table::orphans::Orphan;
+use crate::table::shared::Orphan;
 use listeners::Listeners;
 use turn::Turn;
-use waker::Shared;
 
 /// The receive buffer that all sockets share; each socket reads at most once per turn. It is large
 /// enough for bulk transfers, and small enough for the second-level cache.
@@ -86,7 +85,6 @@ pub struct Reactor<N: Net = Os> {
     net: N,
     table: Table,
     listeners: Listeners,
-    shared: Arc<Shared>,
     buffer: Box<[u8]>,
     /// Payloads of the last event, lent to the caller like the buffer.
     ending: Ending,
@@ -123,9 +121,8 @@ impl<N: Net> Reactor<N> {
     /// (A reactor that is just dropped resets its connections.) This is for tests and
     /// demonstrations of what a crash looks like from the other side.
     pub fn abandon(mut self) {
-        for slot in self.table.slots().collect::<Vec<_>>() {
-            self.give_up_connecting(slot);
-            self.net.close(slot);
+        for (slot, _) in &self.table.entries {
+            self.net.close(slot as u32);
         }
     }
 
@@ -244,7 +241,7 @@ impl<N: Net> Reactor<N> {
     /// A handle that wakes this reactor from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        self.shared.handle()
+        Waker::new(&self.table.shared)
     }
 
     /// Files the deadlines of the sockets that were put aside meanwhile. Their clocks restart
@@ -257,8 +254,7 @@ impl<N: Net> Reactor<N> {
 
     /// Ends what a dropped owner, such as a [`Pool`](crate::Pool), has left.
     fn end_orphans(&mut self) {
-        let Some(orphans) = self.table.orphans.as_ref().filter(|orphans| !orphans.is_empty()) else { return };
-        for orphan in orphans.take() {
+        while let Some(orphan) = self.table.shared.next_orphan() {
             match orphan {
                 Orphan::Timer(id) => _ = self.cancel_timer(id),
                 Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
@@ -277,17 +273,17 @@ impl<N: Net> Reactor<N> {
 
     /// The earliest tick at which a socket, timer or listener needs attention.
     fn next_due(&mut self) -> Option<u64> {
-        earlier(earlier(self.table.wheel.next_due(), self.table.timers.next_due()), self.listeners.due)
+        earlier(earlier(self.table.wheel.next_due(), self.table.timers.next_due()), self.listeners.next_due())
     }
 }
 
 impl<N: Net> Drop for Reactor<N> {
     /// Resets every live connection: a FIN would look like an orderly end to the peers.
     fn drop(&mut self) {
-        self.shared.bury();
-        for slot in self.table.slots().collect::<Vec<_>>() {
-            self.give_up_connecting(slot);
-            self.net.reset(slot);
+        self.table.shared.alive.store(false, Ordering::Release);
+        // An attempt to connect has an entry, too.
+        for (slot, _) in &self.table.entries {
+            self.net.reset(slot as u32);
         }
     }
 }

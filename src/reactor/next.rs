@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use super::listeners::Listeners;
 use super::turn::Turn;
-use super::waker::Shared;
 use super::{RECEIVE_BYTES, Reactor, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, OsError};
 use crate::event::{Ending, Event};
@@ -15,6 +14,7 @@ use crate::net::os::Os;
 use crate::socket::Socket;
 use crate::table::Table;
 use crate::table::entry::NIL;
+use crate::table::shared::Shared;
 use crate::ticks::Epoch;
 use crate::trace::{Recorder, Traced};
 
@@ -63,8 +63,7 @@ impl<N: Net> Reactor<N> {
     pub fn with_net(net: N) -> Self {
         let reactor = crate::id::new_reactor();
         Self {
-            shared: Shared::new(net.waker()),
-            table: Table::new(reactor, Epoch(net.now())),
+            table: Table::new(reactor, Epoch(net.now()), Shared::new(net.waker())),
             net,
             listeners: Listeners::new(reactor),
             buffer: vec![0; RECEIVE_BYTES].into_boxed_slice(),

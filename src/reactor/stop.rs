@@ -8,7 +8,7 @@ use super::emit::{Emit, EmitKind};
 use crate::error::Error;
 use crate::id::ListenerId;
 use crate::net::Net;
-use crate::options::{Settings, StopOptions, millis};
+use crate::options::{StopOptions, millis};
 use crate::table::entry::Flags;
 
 /// In how many groups the idle connections of a stopped listener end.
@@ -53,15 +53,13 @@ impl<N: Net> Reactor<N> {
         let entry = self.listeners.stop(id, due).ok_or(Error::Gone)?;
         // It also applies to connections that are accepted later.
         let grace = stop.grace.and_then(millis);
-        let settings = Settings { grace_ms: grace, ..self.table.settings.get(entry.settings).clone() };
-        let old = std::mem::replace(&mut entry.settings, self.table.settings.intern(settings));
-        self.table.settings.release(old);
+        self.table.settings.change(&mut entry.settings, |settings| settings.grace_ms = grace);
         let is_idle = |slot: &u32| self.table.entry(*slot).is_idle(self.table.extra(*slot));
         let (idle, busy) = self.sockets_of(id).into_iter().partition(is_idle);
         self.distribute(idle, grace, stop.spread);
         self.distribute(busy, grace, stop.spread);
         if !stop.accept_backlog {
-            self.close_stopped(id.index());
+            self.close_descriptor(id.index());
         } else if self.listeners.is_open(id.index()) {
             self.mute(id.index());
             self.listeners.ready(id.index());
@@ -87,8 +85,8 @@ impl<N: Net> Reactor<N> {
         self.table.slots().filter(|slot| self.table.settings_of(*slot).listener == Some(id)).collect()
     }
 
-    /// Closes the descriptor of a stopped listener.
-    pub(super) fn close_stopped(&mut self, listener: u32) {
+    /// Closes the descriptor of a listener, unless it is closed.
+    pub(super) fn close_descriptor(&mut self, listener: u32) {
         if self.listeners.is_open(listener) {
             self.net.unlisten(listener);
             self.listeners.close(listener);
@@ -99,9 +97,11 @@ impl<N: Net> Reactor<N> {
     /// Listeners whose back-off ends now try again; at a stop's limit the remaining sockets are
     /// destroyed.
     pub(super) fn listeners_due(&mut self, now: u64) {
-        self.listeners.wake_due(now);
+        if self.listeners.retry_at.is_some_and(|at| at <= now) {
+            self.listeners.retry();
+        }
         while let Some(listener) = self.listeners.pop_overdue(now) {
-            self.close_stopped(listener);
+            self.close_descriptor(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
                 // A socket that is over already reports its own end.
                 if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
@@ -116,8 +116,7 @@ impl<N: Net> Reactor<N> {
     /// The last event of a listener.
     pub(super) fn listener_closed(&mut self, listener: u32) -> Emit {
         let id = self.listeners.id(listener);
-        let entry = self.listeners.remove(listener);
-        self.table.settings.release(entry.settings);
+        self.table.settings.release(self.listeners.remove(listener));
         self.closed_listener = id;
         Emit::new(EmitKind::ListenerClosed, 0)
     }

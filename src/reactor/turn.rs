@@ -283,7 +283,7 @@ impl<N: Net> Reactor<N> {
         self.table.len() == 0
             && self.listeners.entries.is_empty()
             && self.table.timers.is_empty()
-            && !self.shared.may_wake()
+            && !self.table.shared.may_wake()
     }
 
     /// Whether a turn has work that needs no readiness.
@@ -332,7 +332,7 @@ impl<N: Net> Reactor<N> {
         self.counts.turns += 1;
         self.listeners_due(self.turn.now);
         self.turn.closes = self.table.closes.len();
-        self.turn.woken = self.shared.take_woken();
+        self.turn.woken = self.table.shared.take_woken();
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
@@ -466,7 +466,7 @@ impl<N: Net> Reactor<N> {
         }
         match what {
             Due::Limit(timer) => self.expired(slot, timer),
-            Due::Attempt => self.next_attempt(slot),
+            Due::Attempt => self.continue_connecting(slot),
             Due::Retry => self.table.retry(slot),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
             Due::Grace => self.end_idle(slot),

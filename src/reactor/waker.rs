@@ -1,9 +1,10 @@
 //! Waking a reactor from another thread.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use crate::error::Error;
+use crate::table::shared::Shared;
 
 /// A handle on a reactor for other threads: cloneable and `Send`.
 ///
@@ -28,45 +29,17 @@ use crate::error::Error;
 /// ```
 #[doc(alias = "uv_async_t")]
 #[doc(alias = "Notify")]
+#[derive(Debug)]
 pub struct Waker {
     shared: Arc<Shared>,
 }
 
-pub(super) struct Shared {
-    woken: AtomicBool,
-    alive: AtomicBool,
-    handles: AtomicUsize,
-    kick: Box<dyn Fn() + Send + Sync>,
-}
-
-impl Shared {
-    pub(super) fn new(kick: Box<dyn Fn() + Send + Sync>) -> Arc<Self> {
-        let (woken, alive) = (AtomicBool::new(false), AtomicBool::new(true));
-        Arc::new(Self { woken, alive, handles: AtomicUsize::new(0), kick })
-    }
-
-    pub(super) fn handle(self: &Arc<Self>) -> Waker {
-        self.handles.fetch_add(1, Ordering::AcqRel);
-        Waker { shared: Arc::clone(self) }
-    }
-
-    /// Whether a wake is pending or may still follow. A thread wakes, then drops its handle.
-    pub(super) fn may_wake(&self) -> bool {
-        self.handles.load(Ordering::Acquire) > 0 || self.woken.load(Ordering::Acquire)
-    }
-
-    /// Whether there was a wake since the last call.
-    pub(super) fn take_woken(&self) -> bool {
-        // Loaded first: a swap in every turn would take the cache line from the other threads.
-        self.woken.load(Ordering::Acquire) && self.woken.swap(false, Ordering::AcqRel)
-    }
-
-    pub(super) fn bury(&self) {
-        self.alive.store(false, Ordering::Release);
-    }
-}
-
 impl Waker {
+    pub(super) fn new(shared: &Arc<Shared>) -> Self {
+        shared.wakers.fetch_add(1, Ordering::AcqRel);
+        Self { shared: Arc::clone(shared) }
+    }
+
     /// Makes the reactor deliver [`Event::Woken`](crate::Event::Woken). Makes a system call only if
     /// no wake is pending.
     ///
@@ -74,7 +47,7 @@ impl Waker {
     /// [`Error::ReactorGone`].
     #[doc(alias = "uv_async_send")]
     pub fn wake(&self) -> Result<(), Error> {
-        if !self.shared.alive.load(Ordering::Acquire) {
+        if self.is_gone() {
             return Err(Error::ReactorGone);
         }
         if !self.shared.woken.swap(true, Ordering::AcqRel) {
@@ -91,21 +64,15 @@ impl Waker {
 
 impl Clone for Waker {
     fn clone(&self) -> Self {
-        self.shared.handle()
+        Self::new(&self.shared)
     }
 }
 
 impl Drop for Waker {
     fn drop(&mut self) {
         // A waiting reactor checks again whether anything is left to wait for.
-        if self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 && self.shared.alive.load(Ordering::Acquire) {
+        if self.shared.wakers.fetch_sub(1, Ordering::AcqRel) == 1 && !self.is_gone() {
             (self.shared.kick)();
         }
-    }
-}
-
-impl std::fmt::Debug for Waker {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Waker").field("alive", &self.shared.alive).finish_non_exhaustive()
     }
 }

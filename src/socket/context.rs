@@ -14,8 +14,8 @@ use crate::net::Net;
 use crate::options::ConnectOptions;
 use crate::table::Table;
 use crate::table::entry::Flags;
-use crate::table::extra::Deadline;
-use crate::table::orphans::Orphans;
+use crate::table::extra::{Connecting, Deadline};
+use crate::table::shared::Shared;
 use crate::target::Target;
 
 /// The methods of the net that a handler may use. There are no others, so that the reactor's own
@@ -25,7 +25,6 @@ pub(crate) trait Local {
     fn local_addr(&self, slot: u32) -> Option<SocketAddr>;
     fn is_readable(&self, slot: u32) -> bool;
     fn seed(&self) -> u64;
-    fn waker(&self) -> Box<dyn Fn() + Send + Sync>;
 }
 
 impl<N: Net> Local for N {
@@ -43,10 +42,6 @@ impl<N: Net> Local for N {
 
     fn seed(&self) -> u64 {
         Net::seed(self)
-    }
-
-    fn waker(&self) -> Box<dyn Fn() + Send + Sync> {
-        Net::waker(self)
     }
 }
 
@@ -97,7 +92,7 @@ impl Context<'_> {
         let settings = table.settings.intern(settings);
         let slot = table.insert(settings, None, Flags::NONE);
         table.begun += 1;
-        let connecting = table.extras.connecting(target, system, local, attempt_delay_ms);
+        let connecting = table.extras.connecting(Connecting::new(target, system, local, attempt_delay_ms));
         let extra = table.extra_mut(slot);
         extra.connecting = Some(connecting);
         extra.deadline = total_ms.map(|ms| Deadline::At(now.saturating_add(ms)));
@@ -132,14 +127,8 @@ impl Context<'_> {
     }
 
     /// Where an owner of sockets leaves them when it is dropped.
-    pub(crate) fn orphans(&mut self) -> Arc<Orphans> {
-        let orphans = self.table.orphans.get_or_insert_with(|| Arc::new(Orphans::new(self.net.waker())));
-        Arc::clone(orphans)
-    }
-
-    /// Whether these are of its reactor.
-    pub(crate) fn has(&self, orphans: &Arc<Orphans>) -> bool {
-        self.table.orphans.as_ref().is_some_and(|own| Arc::ptr_eq(own, orphans))
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.table.shared
     }
 
     /// The socket with this id, if its `close` was not delivered.

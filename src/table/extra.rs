@@ -7,9 +7,8 @@ use std::net::{SocketAddr, SocketAddrV6};
 use slab::Slab;
 
 use super::entry::NIL;
-use super::queue::{SparePipes, Spares, WriteQueue};
-use crate::buffer::Buffer;
-use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind};
+use super::queue::{Chunk, SparePipes, Spares, WriteQueue};
+use crate::error::{ConnectionError, ConnectionErrorKind};
 use crate::kernel_pipe::KernelPipe;
 use crate::options::{KeepAlive, SystemOptions};
 use crate::target::Target;
@@ -74,7 +73,8 @@ pub(crate) struct Connecting {
     pub(crate) tried: usize,
     /// Handshakes in flight, in the order in which they began.
     pub(crate) in_flight: Vec<Flight>,
-    pub(crate) failed: Vec<ConnectAttempt>,
+    /// Those that have failed, with the indices of their addresses.
+    pub(crate) failed: Vec<(usize, ConnectionError)>,
     /// When the next address joins the race, in ticks; `None` if none is left, or if it waits until
     /// all others have failed.
     pub(crate) attempt_due: Option<u64>,
@@ -82,8 +82,6 @@ pub(crate) struct Connecting {
     pub(crate) delay_ms: Option<u64>,
     /// Why the next address could not be tried yet, if there was a reason.
     pub(crate) held_up: Option<ConnectionErrorKind>,
-    /// The first failure, which becomes that of the socket if all fail.
-    pub(crate) first_failure: Option<ConnectionError>,
 }
 
 /// A handshake in flight.
@@ -96,7 +94,7 @@ pub(crate) struct Flight {
 }
 
 impl Connecting {
-    fn new(target: Target, system: SystemOptions, local: Option<SocketAddr>, delay_ms: Option<u64>) -> Self {
+    pub(crate) fn new(target: Target, system: SystemOptions, local: Option<SocketAddr>, delay_ms: Option<u64>) -> Self {
         Self {
             target,
             system,
@@ -109,7 +107,6 @@ impl Connecting {
             attempt_due: None,
             delay_ms,
             held_up: None,
-            first_failure: None,
         }
     }
 }
@@ -204,10 +201,7 @@ impl Extras {
     }
 
     pub(super) fn release(&mut self, index: u32) {
-        if index == NIL {
-            return;
-        }
-        let extra = &mut self.extras[index as usize];
+        let Some(extra) = self.extras.get_mut(index as usize) else { return };
         extra.queue.release(&mut self.spares);
         *extra = Extra::default();
         self.free.push(index);
@@ -229,24 +223,13 @@ impl Extras {
         }
     }
 
-    /// The initial data of an outgoing connection.
-    pub(crate) fn connecting(
-        &mut self,
-        target: Target,
-        system: SystemOptions,
-        local: Option<SocketAddr>,
-        delay_ms: Option<u64>,
-    ) -> Box<Connecting> {
-        let begun = Connecting::new(target, system, local, delay_ms);
-        let Some(mut spare) = self.spare_connecting.pop() else {
-            return Box::new(begun);
-        };
-        // The lists keep their capacity.
-        let (mut addrs, mut failed) = (std::mem::take(&mut spare.addrs), std::mem::take(&mut spare.failed));
-        let mut in_flight = std::mem::take(&mut spare.in_flight);
+    /// The initial data of an outgoing connection, in the memory of an earlier one.
+    pub(crate) fn connecting(&mut self, begun: Connecting) -> Box<Connecting> {
+        let Some(mut spare) = self.spare_connecting.pop() else { return Box::new(begun) };
+        let Connecting { mut addrs, mut in_flight, mut failed, .. } = *spare;
         addrs.clear();
-        failed.clear();
         in_flight.clear();
+        failed.clear();
         *spare = Connecting { addrs, in_flight, failed, ..begun };
         spare
     }
@@ -261,12 +244,21 @@ impl Extras {
         }
     }
 
+    /// The write queue of the extra with this number, which is created if there is none.
+    fn queue(&mut self, index: &mut u32) -> (&mut WriteQueue, &mut Spares) {
+        self.get_or_make(index);
+        (&mut self.extras[*index as usize].queue, &mut self.spares)
+    }
+
     /// Queues bytes by copying them. Returns how many wait now.
     pub(crate) fn push(&mut self, index: &mut u32, bytes: &[u8]) -> usize {
-        self.get_or_make(index);
-        let queue = &mut self.extras[*index as usize].queue;
-        queue.push(bytes, &mut self.spares);
-        queue.len()
+        let (queue, spares) = self.queue(index);
+        queue.push(bytes, spares)
+    }
+
+    /// Queues a given buffer or a kernel pipe as it is. Returns how many bytes wait now.
+    pub(super) fn append(&mut self, index: &mut u32, chunk: impl Into<Chunk>) -> usize {
+        self.queue(index).0.append(chunk.into())
     }
 
     /// Moves what was written to the socket at hand into its queue, except the bytes that were
@@ -274,26 +266,10 @@ impl Extras {
     #[inline]
     pub(crate) fn spill(&mut self, index: &mut u32, sent: usize) {
         if sent < self.at_hand_bytes.len() {
-            let bytes = std::mem::take(&mut self.at_hand_bytes);
-            self.push(index, &bytes[sent..]);
-            self.at_hand_bytes = bytes;
+            self.get_or_make(index);
+            self.extras[*index as usize].queue.push(&self.at_hand_bytes[sent..], &mut self.spares);
         }
         self.at_hand_bytes.clear();
-    }
-
-    /// Queues a buffer without copying it. Returns how many bytes wait now.
-    pub(crate) fn push_given(&mut self, index: &mut u32, buffer: Buffer) -> usize {
-        self.get_or_make(index);
-        let queue = &mut self.extras[*index as usize].queue;
-        queue.push_given(buffer, &mut self.spares);
-        queue.len()
-    }
-
-    /// Queues what is in a kernel pipe. Returns how many bytes wait now.
-    pub(crate) fn push_spliced(&mut self, index: &mut u32, pipe: Box<KernelPipe>) -> usize {
-        let queue = &mut self.get_or_make(index).queue;
-        queue.push_spliced(pipe);
-        queue.len()
     }
 
     /// Empty kernel pipes.
@@ -301,12 +277,10 @@ impl Extras {
         &mut self.spares.1
     }
 
-    /// The kernel has taken this many bytes of a queue. Returns how many still wait.
+    /// The kernel has taken this many bytes of a queue.
     #[inline]
-    pub(crate) fn sent(&mut self, index: u32, bytes: usize) -> usize {
-        let queue = &mut self.extras[index as usize].queue;
-        queue.sent(bytes, &mut self.spares);
-        queue.len()
+    pub(crate) fn sent(&mut self, index: u32, bytes: usize) {
+        self.extras[index as usize].queue.sent(bytes, &mut self.spares);
     }
 
     /// What was written to this socket, the one at hand, can't be sent any more.

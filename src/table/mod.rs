@@ -10,9 +10,9 @@ mod audit;
 mod clocks;
 pub(crate) mod entry;
 pub(crate) mod extra;
-pub(crate) mod orphans;
 pub(crate) mod queue;
 pub(crate) mod settings;
+pub(crate) mod shared;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -33,9 +33,9 @@ pub(crate) use audit::Waits;
 pub(crate) use clocks::{AT_ONCE_TICKS, Due};
 use entry::{Entry, Flags, NIL, Next};
 use extra::{Extra, Extras};
-use orphans::Orphans;
 use queue::COPY_BELOW_BYTES;
 use settings::SettingsPool;
+use shared::Shared;
 use timers::Timers;
 
 /// A table that has outgrown this many entries ...
@@ -72,8 +72,7 @@ pub(crate) struct Table {
     pub(crate) extras: Extras,
     /// The socket whose event the caller has now, or `NIL`.
     pub(crate) at_hand: u32,
-    /// Made for the first owner that needs it.
-    pub(crate) orphans: Option<Arc<Orphans>>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 const _: () = assert!(size_of::<slab::Slab<Entry>>() > 0 && size_of::<Option<Entry>>() == 64, "the entry has a niche");
@@ -86,7 +85,7 @@ impl Nodes for Slab<Entry> {
 }
 
 impl Table {
-    pub(crate) fn new(reactor: u32, epoch: Epoch) -> Self {
+    pub(crate) fn new(reactor: u32, epoch: Epoch, shared: Arc<Shared>) -> Self {
         Self {
             generation: 0,
             entries: Slab::new(),
@@ -103,7 +102,7 @@ impl Table {
             settings: SettingsPool::default(),
             extras: Extras::new(reactor, epoch),
             at_hand: NIL,
-            orphans: None,
+            shared,
         }
     }
 
@@ -280,14 +279,9 @@ impl Table {
         self.settings.get(self.entry(slot).settings)
     }
 
-    /// Changes one socket's settings; all others that shared them keep theirs.
+    /// Changes one socket's settings.
     pub(crate) fn change_settings(&mut self, slot: u32, change: impl FnOnce(&mut Settings)) {
-        let old = self.entry(slot).settings;
-        let mut changed = self.settings.get(old).clone();
-        change(&mut changed);
-        let new = self.settings.intern(changed);
-        self.settings.release(old);
-        self.entry_mut(slot).settings = new;
+        self.settings.change(&mut self.entries[slot as usize].settings, change);
     }
 
     pub(crate) fn extra(&self, slot: u32) -> Option<&Extra> {
@@ -344,7 +338,7 @@ impl Table {
             return self.push(slot, buffer.as_ref());
         }
         self.spill(slot);
-        self.extras.push_given(&mut self.entries[slot as usize].extra, buffer)
+        self.extras.append(&mut self.entries[slot as usize].extra, buffer)
     }
 
     /// Queues what is in a kernel pipe. Returns how many bytes wait now. The socket is the next to
@@ -355,7 +349,7 @@ impl Table {
         if self.ready.back() == Some(&slot) {
             self.ready.rotate_right(1);
         }
-        self.extras.push_spliced(&mut self.entries[slot as usize].extra, pipe)
+        self.extras.append(&mut self.entries[slot as usize].extra, pipe)
     }
 
     /// Moves what was written to the socket at hand into its queue, if this socket is the one at

@@ -21,8 +21,8 @@ const SPARES: usize = 64;
 /// Spare kernel pipes, of two descriptors each: a stream does not open one for each read.
 const SPARE_PIPES: usize = 8;
 
-/// A given buffer smaller than this is copied: by measurement that costs no more than another piece
-/// in a vectored write and freeing the buffer.
+/// The table copies a given buffer that is smaller: by measurement that costs no more than another
+/// piece in a vectored write and freeing the buffer.
 pub(crate) const COPY_BELOW_BYTES: usize = 2 * 1024;
 
 /// Pieces in one vectored write. This many chunks are a turn's quantum, and the list needs 1 KiB of
@@ -39,7 +39,7 @@ pub(crate) struct WriteQueue {
 }
 
 #[derive(Debug)]
-enum Chunk {
+pub(super) enum Chunk {
     /// The buffer comes from the spares and goes back to them.
     Copied(Vec<u8>),
     Given(Buffer),
@@ -70,10 +70,7 @@ impl WriteQueue {
     /// The kernel pipe whose bytes are next, if they are in one.
     #[inline]
     pub(crate) fn first_pipe(&mut self) -> Option<&mut KernelPipe> {
-        match self.chunks.front_mut() {
-            Some(Chunk::Spliced(pipe, _)) => Some(pipe),
-            Some(Chunk::Copied(_) | Chunk::Given(_)) | None => None,
-        }
+        if let Some(Chunk::Spliced(pipe, _)) = self.chunks.front_mut() { Some(pipe) } else { None }
     }
 
     /// Takes the bytes of the first pipe into memory.
@@ -102,8 +99,8 @@ impl WriteQueue {
         (count, bytes)
     }
 
-    /// Queues bytes by copying them.
-    pub(super) fn push(&mut self, mut bytes: &[u8], spares: &mut Spares) {
+    /// Queues bytes by copying them. Returns how many wait now.
+    pub(super) fn push(&mut self, mut bytes: &[u8], spares: &mut Spares) -> usize {
         self.bytes += bytes.len();
         while !bytes.is_empty() {
             match self.chunks.back_mut() {
@@ -116,35 +113,20 @@ impl WriteQueue {
                 _ => self.chunks.push_back(Chunk::Copied(spares.0.pop().unwrap_or_default())),
             }
         }
+        self.bytes
     }
 
-    /// Queues a buffer without a copy, unless copying it is cheaper.
-    pub(super) fn push_given(&mut self, mut buffer: Buffer, spares: &mut Spares) {
-        if buffer.len() < COPY_BELOW_BYTES {
-            return self.push(buffer.as_ref(), spares);
-        }
-        self.bytes += buffer.len();
-        buffer.shrink();
-        self.shrink_last();
-        self.chunks.push_back(Chunk::Given(buffer));
-    }
-
-    /// A chunk follows that is not ours.
-    fn shrink_last(&mut self) {
+    /// Queues a given buffer or a kernel pipe as it is. Returns how many bytes wait now.
+    pub(super) fn append(&mut self, chunk: Chunk) -> usize {
         if self.chunks.len() > 1
             && let Some(Chunk::Copied(last)) = self.chunks.back_mut()
         {
             // Its capacity would stay unused until everything before it is sent.
             last.shrink_to_fit();
         }
-    }
-
-    /// Queues what is in a kernel pipe.
-    pub(super) fn push_spliced(&mut self, pipe: Box<KernelPipe>) {
-        let count = pipe.len();
-        self.bytes += count;
-        self.shrink_last();
-        self.chunks.push_back(Chunk::Spliced(pipe, count));
+        self.bytes += chunk.len();
+        self.chunks.push_back(chunk);
+        self.bytes
     }
 
     /// The kernel has taken this many bytes.
@@ -191,6 +173,20 @@ fn grow(chunk: &mut Vec<u8>, more: usize) {
     }
 }
 
+impl From<Buffer> for Chunk {
+    fn from(mut buffer: Buffer) -> Self {
+        buffer.shrink();
+        Self::Given(buffer)
+    }
+}
+
+impl From<Box<KernelPipe>> for Chunk {
+    fn from(pipe: Box<KernelPipe>) -> Self {
+        let count = pipe.len();
+        Self::Spliced(pipe, count)
+    }
+}
+
 impl Chunk {
     #[inline]
     fn len(&self) -> usize {
@@ -214,14 +210,9 @@ impl Chunk {
 
 /// Empty chunks for reuse, so that a busy reactor allocates nothing.
 #[derive(Debug, Default)]
-pub(super) struct Spares(Vec<Vec<u8>>, pub(super) SparePipes);
+pub(super) struct Spares(pub(super) Vec<Vec<u8>>, pub(super) SparePipes);
 
 impl Spares {
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
-
     /// Keeps a chunk of ours or an empty pipe; a given buffer is freed.
     fn put(&mut self, chunk: Chunk) {
         match chunk {

@@ -39,6 +39,14 @@ impl SettingsPool {
         self.latest
     }
 
+    /// Changes the settings of one holder; all others that shared them keep theirs.
+    pub(crate) fn change(&mut self, number: &mut u32, change: impl FnOnce(&mut Settings)) {
+        let mut changed = self.get(*number).clone();
+        change(&mut changed);
+        let new = self.intern(changed);
+        self.release(std::mem::replace(number, new));
+    }
+
     #[inline]
     pub(crate) fn hold(&mut self, number: u32) -> &Settings {
         let (settings, holders) = &mut self.pool[number as usize];

@@ -8,7 +8,7 @@ use crate::wheel::{Node, Nodes, Wheel};
 #[derive(Debug)]
 struct Entry {
     node: Node,
-    generation: u32,
+    id: TimerId,
 }
 
 impl Nodes for Slab<Entry> {
@@ -37,16 +37,16 @@ impl Timers {
     /// `due` is a tick, `now` the present one.
     pub(crate) fn set(&mut self, due: u64, now: u64) -> TimerId {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
-        let index = self.entries.insert(Entry { node: Node::new(), generation: self.generation }) as u32;
+        let id = TimerId::new(self.reactor, self.entries.vacant_key() as u32, self.generation);
+        self.entries.insert(Entry { node: Node::new(), id });
         // A program without timers has no second wheel.
-        self.wheel.get_or_insert_with(|| Wheel::new(now)).file(&mut self.entries, index, due);
-        TimerId::new(self.reactor, index, self.generation)
+        self.wheel.get_or_insert_with(|| Wheel::new(now)).file(&mut self.entries, id.index(), due);
+        id
     }
 
     /// Returns whether the timer was still running.
     pub(crate) fn cancel(&mut self, id: TimerId) -> bool {
-        let named = |entry: &Entry| TimerId::new(self.reactor, id.index(), entry.generation);
-        let found = self.entries.get(id.index() as usize).is_some_and(|entry| named(entry) == id);
+        let found = self.entries.get(id.index() as usize).is_some_and(|entry| entry.id == id);
         if let (true, Some(wheel)) = (found, &mut self.wheel) {
             wheel.cancel(&mut self.entries, id.index());
             self.entries.remove(id.index() as usize);
@@ -62,6 +62,6 @@ impl Timers {
     #[inline]
     pub(crate) fn pop_due(&mut self, now: u64, budget: &mut u32) -> Option<TimerId> {
         let index = self.wheel.as_mut()?.pop_due(&mut self.entries, now, budget)?;
-        Some(TimerId::new(self.reactor, index, self.entries.remove(index as usize).generation))
+        Some(self.entries.remove(index as usize).id)
     }
 }

@@ -231,6 +231,30 @@ fn a_paused_connection_that_epoll_has_no_room_for_learns_of_its_reset() {
 }
 
 #[test]
+fn a_listener_that_epoll_has_no_room_for_reports_it_once_and_accepts_after_a_pause() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");
+    scene.reactor.pause_accepting(listener.id).expect("open");
+    let mut clients = vec![scene.peer.connect(listener.addr).expect("begun")];
+    scene.run(ms(10));
+    faulty.always("set_accepting", Errno::NOSPC);
+    scene.reactor.resume_accepting(listener.id).expect("open");
+    scene.run(ms(1000));
+    assert!(faulty.failures("set_accepting") > 5, "it is tried again, and not without a pause");
+    assert!(faulty.failures("set_accepting") < 15, "{}", faulty.failures("set_accepting"));
+    clients.push(scene.peer.connect(listener.addr).expect("begun"));
+    scene.run(ms(200));
+    let [first, error, second] = &*scene.story else { panic!("{:?}", scene.story) };
+    assert_eq!([first, second], ["connection"; 2]);
+    assert!(error.starts_with("rests ") && error.contains("28"), "{error}");
+    faulty.heal();
+    scene.run(ms(200));
+    clients.push(scene.peer.connect(listener.addr).expect("begun"));
+    scene.run(ms(30));
+    assert_eq!(scene.story.len(), 4, "it is watched again");
+}
+
+#[test]
 fn a_limit_that_strikes_a_queued_socket_names_itself() {
     let mut scene = Scene::new();
     let peers = crowd(&mut scene, 100, ListenOptions::default().deadline(ms(1000)));

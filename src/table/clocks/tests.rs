@@ -1,7 +1,7 @@
 use super::*;
 use crate::lifecycle::Input;
 use crate::options::SystemOptions;
-use crate::table::extra::Flight;
+use crate::table::extra::{Connecting, Flight};
 
 /// Settings without any time.
 fn timeless() -> Settings {
@@ -413,7 +413,7 @@ fn with_everything_due(bytes: &[u8]) -> Scene {
         scene.table.push(scene.slot, bytes);
     }
     let addr = std::net::SocketAddr::from(([127, 0, 0, 1], 1));
-    let mut connecting = scene.table.extras.connecting(addr.into(), SystemOptions::default(), None, Some(1));
+    let mut connecting = Box::new(Connecting::new(addr.into(), SystemOptions::default(), None, Some(1)));
     connecting.attempt_due = Some(200);
     connecting.in_flight.push(Flight { slot: scene.slot, addr: 0 });
     let extra = scene.extra();

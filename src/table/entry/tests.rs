@@ -216,7 +216,7 @@ fn extra(has: Has) -> Option<Extra> {
     let mut extra = Extra::default();
     match has {
         Has::Nothing => return None,
-        Has::Bytes => extra.queue.push(b"x", &mut Spares::default()),
+        Has::Bytes => _ = extra.queue.push(b"x", &mut Spares::default()),
         Has::Options => extra.nodelay = Some(true),
         Has::Retry => extra.retry_at = Some(crate::table::extra::Deadline::At(1)),
     }

@@ -297,6 +297,7 @@ impl Net for FaultyNet {
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
+        self.faulty.enter_other("set_accepting")?;
         self.host.set_accepting(listener, accepting)
     }
 
