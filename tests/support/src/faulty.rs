@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use finale::lifecycle::{Input, State};
-use finale::net::{LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
+use finale::net::{KernelPipe, LookupAnswer, Net, Polled, Readiness, Received, SystemOptions, Token, Unread};
 use finale::sim::{Host, Network, PeerSocket, Rng};
 use finale::{KeepAlive, ListenOptions, SocketId, UnixAddr};
 use rustix::io::Errno;
@@ -378,6 +378,20 @@ impl Net for FaultyNet {
         }
         self.faulty.enter("send")?;
         let sent = self.host.send_vectored(slot, pieces, more)?;
+        self.faulty.orders().sent.push((sent, more));
+        Ok(sent)
+    }
+
+    /// A flood is read as if there were no pipes.
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+        self.faulty.enter("splice_in")?;
+        if self.is_flooded(slot) { Ok(0) } else { self.host.splice_in(slot, pipe, limit) }
+    }
+
+    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        self.faulty.enter("splice_out")?;
+        let bite = self.faulty.orders().bite.unwrap_or(usize::MAX).min(limit);
+        let sent = self.host.splice_out(slot, pipe, bite, more && bite == limit)?;
         self.faulty.orders().sent.push((sent, more));
         Ok(sent)
     }
