@@ -172,7 +172,7 @@ fn a_socket_whose_peer_waits_for_nothing_is_idle_from_its_last_byte() {
 
 // --- stops ---
 
-/// When the peers of a stopping listener get a FIN, of so many connections of which some are busy.
+/// When the peers of a stopping listener get a FIN, of this many connections of which some are busy.
 fn fins(count: usize, busy: usize, stop: StopOptions) -> Vec<Duration> {
     let mut scene = Scene::new();
     let listener = scene.reactor.listen((HERE, 80), ListenOptions::default()).expect("a free port");

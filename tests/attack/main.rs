@@ -17,6 +17,7 @@ mod notices;
 mod pools;
 mod races;
 mod real_floods;
+mod real_pipes;
 mod settings;
 mod shortages;
 mod slow_readers;

@@ -112,6 +112,52 @@ fn kernel_pipes_of_stalled_connections_leave_the_descriptors_to_sockets() {
     });
 }
 
+/// As the shards of one process.
+#[test]
+fn kernel_pipes_of_several_reactors_leave_the_descriptors_to_sockets() {
+    alone("kernel_pipes::kernel_pipes_of_several_reactors_leave_the_descriptors_to_sockets", || {
+        setrlimit(Resource::Nofile, Rlimit { current: Some(512), ..getrlimit(Resource::Nofile) }).expect("lower");
+        let pipes = kernel_pipes();
+        let all: Vec<_> = (0..6).map(|_| stalled(6)).collect();
+        let used = kernel_pipes() - pipes;
+        assert!((1..=16).contains(&used), "{used} pipes");
+        drop(all);
+        assert_eq!(kernel_pipes(), pipes);
+        let next = stalled(6);
+        assert!(kernel_pipes() > pipes, "others may have them now");
+        drop(next);
+    });
+}
+
+#[test]
+fn a_client_gets_the_descriptor_of_an_unused_kernel_pipe_at_once() {
+    alone("kernel_pipes::a_client_gets_the_descriptor_of_an_unused_kernel_pipe_at_once", || {
+        let (mut reactor, front, _backend) = listening();
+        let pipes = kernel_pipes();
+        let mut client = TcpStream::connect(front).expect("it listens");
+        thread::scope(|scope| {
+            scope.spawn(move || client.write_all(&bytes(3_000_000)).expect("it reads"));
+            let guard = Instant::now() + Duration::from_secs(30);
+            let mut spliced = false;
+            while !(spliced && reactor.is_empty()) {
+                let (mut socket, event) = reactor.next_before(guard).expect("it continues").expect("it ends");
+                spliced |= matches!(event, Event::Spliced(_));
+                socket.splice_next();
+                if let Event::End = event {
+                    socket.end();
+                }
+            }
+        });
+        assert!(kernel_pipes() > pipes, "it keeps one for the next stream");
+        // One for the client.
+        let _used = all_descriptors_but(1);
+        let _client = TcpStream::connect(front).expect("it listens");
+        let (_, event) =
+            reactor.next_before(Instant::now() + Duration::from_secs(30)).expect("it continues").expect("it comes");
+        assert_eq!(event, Event::Connection);
+    });
+}
+
 #[test]
 fn a_connection_gets_the_descriptor_of_an_unused_kernel_pipe() {
     alone("kernel_pipes::a_connection_gets_the_descriptor_of_an_unused_kernel_pipe", || {
