@@ -16,6 +16,7 @@ mod layers;
 mod notices;
 mod pools;
 mod races;
+mod random_pipes;
 mod real_floods;
 mod real_pipes;
 mod settings;
