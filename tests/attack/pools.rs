@@ -56,7 +56,7 @@ fn bytes_in_a_kernel_pipe_or_a_buffer_are_not_leased_to_the_next_request() {
             if let Some(first) = servers.first().filter(|_| leased.len() == 1) {
                 first.send(b"the first answer");
             }
-            if fills && leased.len() == 1 && servers.first().is_some() {
+            if fills && leased.len() == 1 && !servers.is_empty() {
                 let mut socket = reactor.socket(leased[0]).expect("it lives");
                 if socket.bytes_read() > 0 {
                     assert!(socket.is_filling(), "it was not delivered");

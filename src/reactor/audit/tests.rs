@@ -105,13 +105,14 @@ impl Program {
         let mut name = "no event".to_owned();
         if let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") {
             name = event.to_string();
-            match event {
-                Event::Close(_) => ids.retain(|id| *id != socket.id()),
-                _ if event.is_socket_event() && !ids.contains(&socket.id()) => ids.push(socket.id()),
-                _ => {}
+            if matches!(event, Event::Close(_)) {
+                ids.retain(|id| *id != socket.id());
+            } else if event.is_socket_event() && !ids.contains(&socket.id()) {
+                ids.push(socket.id());
             }
-            if matches!(event, Event::Spliced(_)) && rng.chance(0.7) {
-                let _ = socket.forward(ids[rng.below(ids.len() as u64) as usize]);
+            let sink = ids.get(rng.below(ids.len().max(1) as u64) as usize);
+            if let Some(sink) = sink.filter(|_| matches!(event, Event::Spliced(_)) && rng.chance(0.7)) {
+                let _ = socket.forward(*sink);
             }
             (0..rng.below(4)).for_each(|_| act(rng, &mut socket, ids));
         }
