@@ -5,14 +5,14 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
-use finale::sim::{Network, PeerSocket};
+use finale::sim::{Network, PeerSocket, Reach};
 use finale::{
     CloseMode, ConnectOptions, ConnectionErrorKind, Ending, EndingKind, Event, FirstFin, ListenOptions, Reactor,
     Socket, TimeoutKind,
 };
 use rustix::io::Errno;
 
-use support::faulty::faulty_served;
+use support::faulty::{faulty_on, faulty_served, flags};
 use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, What, ms, reset, work_for};
 
@@ -484,6 +484,20 @@ fn a_failure_over_an_end_that_was_not_read_reports_the_fin() {
             }
         }
     }
+}
+
+/// What is reported of an attempt to connect is no end of a peer.
+#[test]
+fn a_connection_that_was_not_established_has_no_fin() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    scene.network.set_reach(THERE, Reach::BlackHole);
+    let id = scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
+    scene.run(SECOND);
+    faulty.news(0, flags("in out rdhup hup"));
+    scene.reactor.socket(id).expect("it lives").destroy();
+    scene.run(SECOND);
+    let ending = scene.ending.as_ref().expect("it is closed");
+    assert_eq!(ending.first_fin, FirstFin::Neither, "{ending}");
 }
 
 // --- a FIN that can't be sent ---

@@ -189,7 +189,8 @@ impl<N: Net> Step<'_, N> {
         let (state, flags) = (self.entry.state, self.entry.flags);
         // With an error it was a reset.
         let is_fin = flags.has(Flags::READ_CLOSED) && !flags.has(Flags::ERROR);
-        if is_fin && state != State::Broken && self.entry.first_fin == FirstFin::Neither {
+        let is_alive = state.is_connected() && state != State::Broken;
+        if is_fin && is_alive && self.entry.first_fin == FirstFin::Neither {
             self.entry.first_fin = FirstFin::Peer;
         }
     }
