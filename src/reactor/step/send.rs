@@ -174,6 +174,7 @@ impl<N: Net> Step<'_, N> {
             self.entry.first_fin = FirstFin::Local;
         }
     }
+
     /// Linux reports a reset after the peer's FIN as EPIPE (tcp_reset), whichever call finds it.
     /// Elsewhere, and for a Unix domain socket, that error says nothing of a FIN.
     pub(super) fn note_fin_before(&mut self, error: &io::Error) {
