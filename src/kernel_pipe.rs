@@ -8,6 +8,10 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Pipes of the system that this process has open.
+static OPEN: AtomicUsize = AtomicUsize::new(0);
 
 /// A pipe of the system, or of the simulated network.
 #[derive(Debug)]
@@ -15,8 +19,33 @@ pub struct KernelPipe {
     ends: Ends,
     /// Bytes that are in it.
     pub(crate) bytes: usize,
-    /// Counts the pipes of a reactor.
-    _counted: Arc<()>,
+    /// None on the simulated network.
+    _counted: Option<Counted>,
+}
+
+/// Counts a pipe, in its reactor and in this process.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    _reactor: Arc<()>,
+}
+
+impl Counted {
+    /// Another pipe of a reactor, which has `most` at most, and the process `most_open`.
+    #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nothing is spliced there"))]
+    pub(crate) fn another(reactor: &Arc<()>, most: usize, most_open: usize) -> Option<Self> {
+        if Arc::strong_count(reactor) > most {
+            return None;
+        }
+        let one_more = |open| (open < most_open).then_some(open + 1);
+        OPEN.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self { _reactor: Arc::clone(reactor) })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        OPEN.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug)]
@@ -30,10 +59,10 @@ enum Ends {
 }
 
 impl KernelPipe {
-    /// An empty pipe of the system. `counted` is dropped with it.
+    /// An empty pipe of the system.
     #[cfg_attr(not(target_os = "linux"), allow(dead_code, reason = "nothing is spliced there"))]
-    pub(crate) const fn new(read: OwnedFd, write: OwnedFd, counted: Arc<()>) -> Self {
-        Self { ends: Ends::System { read, write }, bytes: 0, _counted: counted }
+    pub(crate) const fn new(read: OwnedFd, write: OwnedFd, counted: Counted) -> Self {
+        Self { ends: Ends::System { read, write }, bytes: 0, _counted: Some(counted) }
     }
 
     /// The descriptors to read from it and to write to it; none on the simulated network.
@@ -92,7 +121,7 @@ impl KernelPipe {
 impl KernelPipe {
     /// A pipe of the simulated network, with these bytes.
     pub(crate) fn in_memory(bytes: Vec<u8>) -> Self {
-        Self { bytes: bytes.len(), ends: Ends::Memory(bytes), _counted: Arc::default() }
+        Self { bytes: bytes.len(), ends: Ends::Memory(bytes), _counted: None }
     }
 
     /// The bytes that are in a pipe of the simulated network.

@@ -441,11 +441,12 @@ impl<'a> Socket<'a> {
 
     /// Whether something has arrived that was not delivered: bytes, the peer's end, or an error.
     /// Costs one poll(2), and takes nothing: the events follow as usual. `false` where nothing can
-    /// be read, such as before the connection is established. For a program that is about to write
-    /// to a connection that was unused: see [`Pool`](crate::Pool).
+    /// be read, such as before the connection is established. Bytes in a buffer that is being
+    /// [filled](Socket::fill) don't count: see [`is_filling`](Socket::is_filling). For a program that
+    /// is about to write to a connection that was unused: see [`Pool`](crate::Pool).
     #[must_use]
     pub fn has_unread(&self) -> bool {
-        self.state().can_read() && self.context.net.is_readable(self.slot)
+        self.state().can_read() && (self.has_spliced() || self.context.net.is_readable(self.slot))
     }
 
     /// The listener that accepted the connection; `None` for an outgoing one.

@@ -142,6 +142,7 @@ impl EventGrammar {
 
     /// Checks the report against the events before it.
     fn check_close(&self, ending: &Ending) -> Result<Stage, &'static str> {
+        let has_finished = self.ended || self.noticed == Some(PeerEnd::Fin);
         let holds = [
             (self.stage != Stage::Closed, "close comes once"),
             (self.stage != Stage::Connect, "ready follows connect"),
@@ -149,6 +150,10 @@ impl EventGrammar {
             (!ending.is_clean() || self.ended, "clean without the peer's end"),
             (!ending.is_clean() || ending.bytes_unsent == 0, "clean with bytes unsent"),
             (!ending.is_clean() || ending.first_fin != FirstFin::Neither, "clean and neither end finished"),
+            (
+                !has_finished || ending.first_fin != FirstFin::Neither,
+                "the peer's end was delivered, and neither finished",
+            ),
             (ending.is_acknowledged() == (ending.kind == EndingKind::Confirmed), "acknowledged means confirmed"),
             (ending.bytes_read >= self.bytes, "fewer bytes read than delivered"),
             (ending.to_string().lines().count() == 1, "the report is one line"),

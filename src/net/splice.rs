@@ -11,14 +11,15 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use rustix::process::{Resource, getrlimit};
 
-use crate::kernel_pipe::KernelPipe;
+use crate::kernel_pipe::{Counted, KernelPipe};
 
 /// Pipes of one reactor, of two descriptors each. When all of them are in the queues of slow
 /// sinks, further bytes are copied.
 const MOST: usize = 64;
 
-/// One pipe per this many descriptors that the process may have: a sixteenth of them. Pipes save
-/// copies, and connections can't do without descriptors: stalled streams must not keep out clients.
+/// One pipe per this many descriptors that the process may have: a sixteenth of them, for all of its
+/// reactors. Pipes save copies, and connections can't do without descriptors: stalled streams must
+/// not keep out clients.
 const DESCRIPTORS_PER_PIPE: u64 = 32;
 
 /// The size that a pipe gets if the system allows it (pipe(7), `pipe-user-pages-soft`): 64
@@ -30,8 +31,8 @@ const PIPE_BYTES: usize = 256 * 1024;
 pub(super) struct Pipes {
     /// Has a copy in each pipe.
     counted: Arc<()>,
-    /// How many there may be, once that was checked: 0 if splice(2) can't be used.
-    most: Option<usize>,
+    /// How many the process may have, once that was checked: 0 if splice(2) can't be used.
+    most_open: Option<usize>,
 }
 
 impl Pipes {
@@ -61,23 +62,21 @@ impl Pipes {
     /// A new pipe, if there are descriptors for it.
     fn open(&mut self) -> Option<KernelPipe> {
         // Once: otherwise each read of a stream that gets no pipe would make this system call.
-        let most = *self.most.get_or_insert_with(|| match is_safe_from_sigpipe() {
-            true => most(getrlimit(Resource::Nofile).current),
+        let most_open = *self.most_open.get_or_insert_with(|| match is_safe_from_sigpipe() {
+            true => most_open(getrlimit(Resource::Nofile).current),
             false => 0,
         });
-        if Arc::strong_count(&self.counted) > most {
-            return None;
-        }
+        let counted = Counted::another(&self.counted, MOST, most_open)?;
         let (read, write) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK).ok()?;
         // With the default size it works, too.
         let _ = fcntl_setpipe_size(&write, PIPE_BYTES);
-        Some(KernelPipe::new(read, write, Arc::clone(&self.counted)))
+        Some(KernelPipe::new(read, write, counted))
     }
 }
 
-/// How many pipes a reactor may have, with this limit of descriptors.
-fn most(descriptors: Option<u64>) -> usize {
-    descriptors.map_or(MOST, |limit| MOST.min((limit / DESCRIPTORS_PER_PIPE) as usize))
+/// How many pipes a process may have, with this limit of descriptors.
+fn most_open(descriptors: Option<u64>) -> usize {
+    descriptors.map_or(usize::MAX, |limit| (limit / DESCRIPTORS_PER_PIPE) as usize)
 }
 
 /// Moves bytes from a pipe that has some into a socket. EINVAL: the socket can't take them so.
@@ -187,21 +186,22 @@ mod tests {
 
     #[test]
     fn no_more_pipes_are_opened_than_a_reactor_may_have() {
-        let mut pipes = Pipes::default();
+        // Other tests have pipes, too.
+        let mut pipes = Pipes { most_open: Some(usize::MAX), ..Pipes::default() };
         let open: Vec<KernelPipe> = std::iter::from_fn(|| pipes.open()).collect();
-        assert_eq!(open.len(), most(getrlimit(Resource::Nofile).current));
+        assert_eq!(open.len(), MOST);
         drop(open);
-        // Checked once.
-        assert_eq!(pipes.most, Some(most(getrlimit(Resource::Nofile).current)));
-        pipes.most = Some(0);
-        assert!(pipes.open().is_none());
-        pipes.most = Some(1);
         assert!(pipes.open().is_some());
+        pipes.most_open = Some(0);
+        assert!(pipes.open().is_none());
+        let mut pipes = Pipes::default();
+        drop(pipes.open());
+        assert_eq!(pipes.most_open, Some(most_open(getrlimit(Resource::Nofile).current)), "it was checked");
     }
 
     #[test]
     fn a_process_with_few_descriptors_has_few_pipes() {
-        let expected = [(Some(20), 0), (Some(64), 2), (Some(1024), 32), (Some(1 << 40), MOST), (None, MOST)];
-        expected.iter().for_each(|&(limit, pipes)| assert_eq!(most(limit), pipes, "{limit:?}"));
+        let expected = [(Some(20), 0), (Some(64), 2), (Some(1024), 32), (None, usize::MAX)];
+        expected.iter().for_each(|&(limit, pipes)| assert_eq!(most_open(limit), pipes, "{limit:?}"));
     }
 }

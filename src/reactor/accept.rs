@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
+use super::connect::lacks_descriptor;
 use super::emit::{Emit, EmitKind};
 use super::listeners::{Entry, Listener};
 use super::{Reactor, system};
@@ -156,6 +157,8 @@ impl<N: Net> Reactor<N> {
         match Errno::from_io_error(&error) {
             Some(Errno::WOULDBLOCK) => return self.nobody_waits(listener),
             errno if entry.skips < SKIPS && is_of_one(errno) => entry.skips += 1,
+            // An unused kernel pipe had the descriptor that is needed.
+            _ if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
             _ => return self.back_off(listener, &error),
         }
         None
@@ -193,8 +196,6 @@ impl<N: Net> Reactor<N> {
 
     /// Nothing can be accepted for now: clients wait, and the listener is not watched.
     fn back_off(&mut self, listener: u32, error: &io::Error) -> Option<Emit> {
-        // It may be for lack of descriptors.
-        self.table.extras.pipes().close();
         self.mute(listener);
         self.counts.accept_failures += 1;
         self.listeners.back_off(listener, self.table.epoch.tick_after(self.net.now()) + BACK_OFF_TICKS);

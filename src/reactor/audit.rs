@@ -88,3 +88,6 @@ impl<N: Net> Reactor<N> {
         (!left.is_empty()).then_some(left)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -368,7 +368,7 @@ fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
     passes || is_transient(error) || (lacks_descriptor(error) && is_race)
 }
 
-fn lacks_descriptor(error: &io::Error) -> bool {
+pub(super) fn lacks_descriptor(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 

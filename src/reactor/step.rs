@@ -285,6 +285,7 @@ impl<'a, N: Net> Step<'a, N> {
         // The low-water mark may have been raised above the queue's length.
         self.check_drained();
         if self.entry.has_notice_due(self.settings, self.extra()) {
+            self.note_unread_fin();
             self.entry.flags.set(Flags::NOTICED, true);
             self.post(Input::PeerEnded);
         }
@@ -319,10 +320,6 @@ impl<'a, N: Net> Step<'a, N> {
         } else if self.entry.state == State::Closing {
             self.confirm();
         } else if let Some(error) = self.net.take_error(self.slot) {
-            if error.kind() == io::ErrorKind::BrokenPipe && self.entry.first_fin == FirstFin::Neither {
-                // Linux reports a reset after the peer's FIN in this way (tcp_reset).
-                self.entry.first_fin = FirstFin::Peer;
-            }
             self.lose(&error);
         }
     }
@@ -337,6 +334,7 @@ impl<'a, N: Net> Step<'a, N> {
             return self.deliver();
         }
         if !self.entry.state.is_final() {
+            self.note_unread_fin();
             self.net.reset(self.slot);
         }
         self.post(Input::DestroyCalled);
@@ -378,6 +376,7 @@ impl<'a, N: Net> Step<'a, N> {
         if self.ends_by_itself() {
             return;
         }
+        self.note_unread_fin();
         let is_sent = matches!(self.entry.state, State::LocalFinished | State::Lingering | State::Closing);
         let is_silence =
             matches!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
@@ -396,6 +395,7 @@ impl<'a, N: Net> Step<'a, N> {
     /// arrived before can still be read, and the error follows them.
     #[inline(never)]
     pub(super) fn lose(&mut self, error: &io::Error) {
+        self.note_fin_before(error);
         if !self.entry.state.can_read() {
             return self.fail(ConnectionError::from_os(error));
         }

@@ -88,6 +88,10 @@ impl Socket<'_> {
         let extra = self.entry()?.extra;
         let pipe = self.context.table.extras.get_mut(extra)?.spliced.take()?;
         self.context.table.entry_mut(self.slot).flags.set(Flags::FILL, false);
+        if self.state() == State::Broken {
+            // They may have been its last unread bytes: then its error is delivered next.
+            self.request(Flags::HANGUP);
+        }
         Some(pipe)
     }
 

@@ -5,16 +5,16 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener};
 use std::time::Duration;
 
-use finale::sim::{Network, PeerSocket};
+use finale::sim::{Network, PeerSocket, Reach};
 use finale::{
     CloseMode, ConnectOptions, ConnectionErrorKind, Ending, EndingKind, Event, FirstFin, ListenOptions, Reactor,
     Socket, TimeoutKind,
 };
 use rustix::io::Errno;
 
-use support::faulty::faulty_served;
+use support::faulty::{faulty_on, faulty_served, flags};
 use support::scene::{HERE, Scene, THERE};
-use support::{Transcript, What, ms, work_for};
+use support::{Transcript, What, ms, reset, work_for};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -357,6 +357,147 @@ fn a_real_failure_after_our_fin_over_unread_bytes_reports_a_fin() {
     assert_eq!(first, FirstFin::Local);
     drop(peer);
     story.rest();
+}
+
+// --- bytes and ends that were not read ---
+
+#[test]
+fn a_fin_in_the_middle_of_a_buffer_was_first() {
+    for (is_paused, splices) in [(false, false), (true, false), (true, true)] {
+        let (mut scene, peer) = Scene::served(ListenOptions::default());
+        scene.with(|socket| match splices {
+            true => socket.splice_next(),
+            false => socket.fill(Vec::new(), 99).expect("it can be read"),
+        });
+        if is_paused {
+            scene.with(|socket| socket.pause());
+        }
+        peer.send(b"half");
+        scene.run(SECOND);
+        peer.finish();
+        scene.network.advance(SECOND);
+        scene.with(|socket| {
+            socket.end();
+            socket.resume();
+        });
+        scene.run(SECOND);
+        let ending = scene.ending.as_ref().expect("it is closed");
+        assert!(matches!(ending.first_fin, FirstFin::Peer | FirstFin::Unknown), "{ending}");
+        assert!(!is_paused || ending.is_clean(), "{ending}");
+    }
+}
+
+#[test]
+fn our_fin_in_the_middle_of_a_buffer_was_first() {
+    for splices in [false, true] {
+        let (mut scene, peer) = Scene::served(ListenOptions::default());
+        scene.with(|socket| match splices {
+            true => socket.splice_next(),
+            false => socket.fill(Vec::new(), 99).expect("it can be read"),
+        });
+        scene.with(|socket| socket.pause());
+        peer.send(b"half");
+        scene.run(SECOND);
+        scene.with(|socket| {
+            socket.end();
+            socket.resume();
+        });
+        scene.run(SECOND);
+        peer.finish();
+        scene.run(SECOND);
+        let ending = scene.ending.as_ref().expect("it is closed");
+        assert_eq!(ending.first_fin, FirstFin::Local, "{ending}");
+        assert_eq!(ending.bytes_read, 4);
+    }
+}
+
+/// The write finds the reset before the socket was read: its error shows that a FIN came first.
+#[test]
+fn a_reset_after_a_fin_that_a_write_finds_reports_the_fin() {
+    for writes in [true, false] {
+        let (mut scene, peer) = Scene::served(ListenOptions::default());
+        scene.expect(&[]);
+        peer.finish();
+        scene.network.advance(ms(50));
+        peer.reset();
+        scene.network.advance(ms(50));
+        scene.with(|socket| match writes {
+            true => _ = socket.write(b"answer").expect("open"),
+            false => socket.end(),
+        });
+        scene.run(SECOND);
+        let ending = scene.ending.as_ref().expect("it is closed");
+        assert_eq!(scene.cause(), ConnectionErrorKind::Reset, "{ending}");
+        assert_eq!(ending.first_fin, FirstFin::Peer, "writes: {writes}; {ending}");
+    }
+}
+
+#[test]
+fn a_real_reset_after_a_fin_that_a_write_finds_reports_the_fin() {
+    for writes in [true, false] {
+        let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default());
+        story.turn();
+        peer.write_all(b"request").expect("connected");
+        let mut peer = Some(peer);
+        story.until(|socket, _| {
+            let peer = peer.take().expect("one event");
+            peer.shutdown(Shutdown::Write).expect("connected");
+            reset(peer);
+            work_for(ms(5));
+            match writes {
+                true => _ = socket.write(b"answer").expect("open"),
+                false => socket.end(),
+            }
+            true
+        });
+        assert!(matches!(story.error(socket).kind, ConnectionErrorKind::Reset));
+        let ending = story.close(socket);
+        assert_eq!(ending.first_fin, FirstFin::Peer, "writes: {writes}; {ending}");
+        story.rest();
+    }
+}
+
+/// The peer's end is known: its half-closed timeout expires, and still the report says so.
+#[test]
+fn a_failure_over_an_end_that_was_not_read_reports_the_fin() {
+    for fills in [false, true] {
+        for stop in [|socket: &mut finale::Socket<'_>| socket.pause(), |socket: &mut finale::Socket<'_>| socket.hold()]
+        {
+            for is_destroyed in [false, true] {
+                let (mut scene, peer) = Scene::served(ListenOptions::default().half_closed_timeout(5 * SECOND));
+                if fills {
+                    scene.with(|socket| socket.fill(Vec::new(), 99).expect("it can be read"));
+                }
+                peer.send(b"half");
+                scene.run(SECOND);
+                scene.with(stop);
+                scene.run(SECOND);
+                peer.finish();
+                scene.run(SECOND);
+                scene.with(|socket| assert!(socket.peer_ended()));
+                if is_destroyed {
+                    scene.with(|socket| socket.destroy());
+                }
+                scene.run(10 * SECOND);
+                let ending = scene.ending.as_ref().expect("it is closed");
+                assert_eq!(ending.first_fin, FirstFin::Peer, "{ending}");
+            }
+        }
+    }
+}
+
+/// What is reported of an attempt to connect is no end of a peer.
+#[test]
+fn a_connection_that_was_not_established_has_no_fin() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    scene.network.set_reach(THERE, Reach::BlackHole);
+    let id = scene.reactor.connect((THERE, 80), ConnectOptions::default()).expect("an address");
+    scene.run(SECOND);
+    faulty.news(0, flags("in out rdhup hup"));
+    scene.reactor.socket(id).expect("it lives").destroy();
+    scene.run(SECOND);
+    let ending = scene.ending.as_ref().expect("it is closed");
+    assert_eq!(ending.first_fin, FirstFin::Neither, "{ending}");
 }
 
 // --- a FIN that can't be sent ---

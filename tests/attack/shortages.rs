@@ -31,6 +31,9 @@ struct Programs {
     lives: SocketMap<EventGrammar>,
     /// How many bytes were written.
     written: SocketMap<u64>,
+    /// How many kernel pipes were passed on, and how many buffers were filled.
+    forwarded: usize,
+    filled: usize,
 }
 
 impl Programs {
@@ -72,12 +75,40 @@ impl Programs {
             29 => socket.set_close_mode(if on { CloseMode::HandOff } else { CloseMode::Confirmed }),
             30 => socket.set_nodelay(on),
             31 => drop(socket.set_keep_alive(None)),
+            32 | 33 => {
+                let length = 1 + self.rng.below(if on { 100 } else { 150_000 });
+                drop(socket.fill(Vec::new(), length as usize));
+            }
+            34 | 35 => socket.splice_next(),
+            36 => socket.hold(),
+            37 => socket.release(),
+            38 => socket.set_farewell(on),
+            39 if on => socket.set_answered(),
+            39 => socket.postpone_farewell(),
             _ => {}
         }
     }
 
+    /// Passes the bytes of a kernel pipe on, sometimes. Every stream has the same bytes, so some
+    /// are written before.
+    fn forward(&mut self, socket: &mut Socket<'_>, count: u64) {
+        let Some(sink) = self.any().filter(|_| !self.one_in(4)) else { return };
+        let from = socket.bytes_read() - count;
+        let written = self.written.or_default(sink);
+        let missing = (from % 251 + 251 - *written % 251) % 251;
+        let Some(mut to) = socket.get(sink) else { return };
+        if to.write(&bytes(*written, missing)).is_err() {
+            return;
+        }
+        *written += missing;
+        if socket.forward(sink).is_ok() {
+            *self.written.or_default(sink) += count;
+            self.forwarded += 1;
+        }
+    }
+
     /// What must hold of each event.
-    fn check(&mut self, socket: &Socket<'_>, event: &Event<'_>) {
+    fn check(&mut self, socket: &mut Socket<'_>, event: &Event<'_>) {
         let id = socket.id();
         if self.lives.get(id).is_none() {
             self.lives.insert(id, EventGrammar::new(socket));
@@ -87,6 +118,12 @@ impl Programs {
         if let Event::Data(data) = event {
             let count = data.len() as u64;
             assert!(**data == bytes(socket.bytes_read() - count, count), "{id}: other bytes");
+        }
+        if *event == Event::Filled {
+            let data = socket.take_filled().expect("it was filled");
+            let count = data.len() as u64;
+            assert!(data == bytes(socket.bytes_read() - count, count), "{id}: other bytes");
+            self.filled += 1;
         }
         if let Event::Error(failure) = event {
             assert_ne!(failure.kind, ConnectionErrorKind::OutOfResources, "{id}: it passes");
@@ -155,7 +192,7 @@ fn end_all(reactor: &mut Reactor<FaultyNet>) {
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64) -> (usize, usize) {
     let mut rng = Rng::new(seed);
     let network = network(&mut rng);
     let (net, faulty) = FaultyNet::new(&network);
@@ -163,7 +200,8 @@ fn run(seed: u64) {
         faulty.hide_acks();
     }
     faulty.random(Rng::new(seed), [0.02, 0.1, 0.3][rng.below(3) as usize]);
-    let mut programs = Programs { rng, ids: Vec::new(), lives: SocketMap::new(), written: SocketMap::new() };
+    let mut programs =
+        Programs { rng, ids: Vec::new(), lives: SocketMap::new(), written: SocketMap::new(), forwarded: 0, filled: 0 };
     let mut reactor = Reactor::with_net(net);
     let listener = reactor.listen((HERE, 80), programs.listen()).expect("a free port");
     let mut clients = 1 + programs.rng.below(6);
@@ -177,7 +215,10 @@ fn run(seed: u64) {
         let until = network.now() + ms(programs.rng.below(500));
         if let Some((mut socket, event)) = reactor.next_before(until).expect("it continues") {
             if event.is_socket_event() {
-                programs.check(&socket, &event);
+                programs.check(&mut socket, &event);
+                if let Event::Spliced(count) = event {
+                    programs.forward(&mut socket, count as u64);
+                }
                 programs.meddle(&mut socket);
             }
         } else if let Some(mut socket) = programs.any().and_then(|id| reactor.socket(id)) {
@@ -192,20 +233,24 @@ fn run(seed: u64) {
     let healed = network.now();
     while !reactor.is_empty() {
         end_all(&mut reactor);
-        if let Some((socket, event)) = reactor.next_before(network.now() + ms(500)).expect("it continues")
+        if let Some((mut socket, event)) = reactor.next_before(network.now() + ms(500)).expect("it continues")
             && event.is_socket_event()
         {
-            programs.check(&socket, &event);
+            programs.check(&mut socket, &event);
         }
         assert!(network.now() - healed < PATIENCE, "with memory it does not end:\n{}", reactor.sockets());
     }
+    (programs.forwarded, programs.filled)
 }
 
 /// The output contains the seed of a failing run.
 #[test]
 fn random_programs_lose_nothing_when_calls_lack_memory_at_random() {
+    let (mut forwarded, mut filled) = (0, 0);
     for seed in 0..SEEDS {
         println!("seed {seed}");
-        run(seed);
+        let counts = run(seed);
+        (forwarded, filled) = (forwarded + counts.0, filled + counts.1);
     }
+    assert!(forwarded > 50 && filled > 50, "{forwarded} pipes were passed on, and {filled} buffers filled");
 }

@@ -391,6 +391,43 @@ fn a_server_reads_everything_of_a_client_whose_messages_split_the_stream() {
     }
 }
 
+/// The same into a buffer of the program, or into kernel pipes that it does not pass on.
+#[test]
+fn a_buffer_or_a_kernel_pipe_gets_everything_of_a_client_whose_messages_split_the_stream() {
+    type Begin = fn(&mut Socket<'_>);
+    let begins: [Begin; 2] = [|socket| socket.fill(Vec::new(), 7).expect("open"), |socket| socket.splice_next()];
+    for (split, begin) in [with_a_descriptor as Split, from_two_processes, with_an_urgent_byte]
+        .into_iter()
+        .flat_map(|split| begins.map(|begin| (split, begin)))
+    {
+        let folder = Folder::new();
+        let listener = UnixListener::bind(folder.file()).expect("a new file");
+        socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
+        let mut reactor = Reactor::new().expect("a machine with epoll");
+        reactor.adopt(listener, ListenOptions::default()).expect("it listens");
+        let peer = UnixStream::connect(folder.file()).expect("it listens");
+        let (socket, _) = reactor.next().expect("it continues").expect("a client comes");
+        let id = socket.id();
+        for round in 1..=3 {
+            begin(&mut reactor.socket(id).expect("it lives"));
+            // Nothing moves, and the peer sends everything while the loop does not run.
+            assert!(reactor.next_before(Instant::now() + Duration::from_millis(30)).expect("it continues").is_none());
+            split(&peer);
+            let mut letters = Vec::new();
+            while letters.len() < 7 {
+                let next = reactor.next_before(Instant::now() + PATIENCE / 4).expect("it continues");
+                let Some((mut socket, event)) = next else { panic!("round {round}: nothing after {letters:?}") };
+                match event {
+                    Event::Data(bytes) => letters.extend_from_slice(bytes),
+                    Event::Filled => letters.extend(socket.take_filled().expect("it is full")),
+                    _ => {}
+                }
+            }
+            assert_eq!(letters, b"abcdefg");
+        }
+    }
+}
+
 #[test]
 fn a_client_reads_everything_of_a_server_whose_messages_split_the_stream() {
     for split in [with_a_descriptor, with_an_urgent_byte] {

@@ -174,4 +174,25 @@ impl<N: Net> Step<'_, N> {
             self.entry.first_fin = FirstFin::Local;
         }
     }
+
+    /// Linux reports a reset after the peer's FIN as EPIPE (tcp_reset), whichever call finds it.
+    /// Elsewhere, and for a Unix domain socket, that error says nothing of a FIN.
+    pub(super) fn note_fin_before(&mut self, error: &io::Error) {
+        let is_linux_tcp = || cfg!(target_os = "linux") && self.entry.peer(&self.extras.ipv6_peers).is_some();
+        if error.kind() == io::ErrorKind::BrokenPipe && self.entry.first_fin == FirstFin::Neither && is_linux_tcp() {
+            self.entry.first_fin = FirstFin::Peer;
+        }
+    }
+
+    /// The peer's FIN is known, and perhaps will not be read: a limit ends the connection, or the
+    /// caller.
+    pub(super) fn note_unread_fin(&mut self) {
+        let (state, flags) = (self.entry.state, self.entry.flags);
+        // With an error it was a reset.
+        let is_fin = flags.has(Flags::READ_CLOSED) && !flags.has(Flags::ERROR);
+        let is_alive = state.is_connected() && state != State::Broken;
+        if is_fin && is_alive && self.entry.first_fin == FirstFin::Neither {
+            self.entry.first_fin = FirstFin::Peer;
+        }
+    }
 }

@@ -355,16 +355,6 @@ impl Net for FaultyNet {
         self.host.recv(slot, buffer)
     }
 
-    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
-        self.faulty.enter("splice_in")?;
-        self.host.splice_in(slot, pipe, limit)
-    }
-
-    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
-        self.faulty.enter("splice_out")?;
-        self.host.splice_out(slot, pipe, limit, more)
-    }
-
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
         self.faulty.enter("peek")?;
         self.host.peek(slot)
@@ -389,6 +379,20 @@ impl Net for FaultyNet {
         }
         self.faulty.enter("send")?;
         let sent = self.host.send_vectored(slot, pieces, more)?;
+        self.faulty.orders().sent.push((sent, more));
+        Ok(sent)
+    }
+
+    /// A flood is read as if there were no pipes.
+    fn splice_in(&mut self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
+        self.faulty.enter("splice_in")?;
+        if self.is_flooded(slot) { Ok(0) } else { self.host.splice_in(slot, pipe, limit) }
+    }
+
+    fn splice_out(&mut self, slot: u32, pipe: &mut KernelPipe, limit: usize, more: bool) -> io::Result<usize> {
+        self.faulty.enter("splice_out")?;
+        let bite = self.faulty.orders().bite.unwrap_or(usize::MAX).min(limit);
+        let sent = self.host.splice_out(slot, pipe, bite, more && bite == limit)?;
         self.faulty.orders().sent.push((sent, more));
         Ok(sent)
     }
