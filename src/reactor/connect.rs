@@ -220,7 +220,15 @@ impl<N: Net> Reactor<N> {
                 return;
             }
             match self.begin_attempt(slot, addr) {
-                Ok(()) => return self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
+                Ok(()) => {
+                    let flags = &mut self.table.entry_mut(slot).flags;
+                    if is_first {
+                        // Nothing is known of this attempt, whatever was reported of an earlier one,
+                        // also late.
+                        flags.set(Flags::READINESS, false);
+                    }
+                    return flags.set(Flags::REGISTERED, true);
+                }
                 // An unused kernel pipe had the descriptor that is needed.
                 Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
                 // The failure does not depend on the address: it is tried again after a pause, or
@@ -279,8 +287,7 @@ impl<N: Net> Reactor<N> {
         connecting.tried = connecting.tried.max(addr + 1);
         connecting.failed.push((addr, failure));
         if connecting.in_flight.is_empty() {
-            // Nothing is known of the next attempt, whatever flags this one has left.
-            self.table.entry_mut(slot).flags.set(Flags::REGISTERED | Flags::READINESS, false);
+            self.table.entry_mut(slot).flags.set(Flags::REGISTERED, false);
         }
         self.apply(slot, Input::NextAddress);
     }

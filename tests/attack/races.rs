@@ -5,6 +5,7 @@ use std::fs::File;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use finale::net::Readiness;
 use finale::sim::{Faults, Network, PeerListener, Reach, Script};
 use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, TimeoutKind};
 use rustix::io::Errno;
@@ -271,4 +272,20 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
         story.expect(client, What::Ready);
         assert_eq!(story.socket(client).peer_addr(), Some(good));
     });
+}
+
+#[test]
+fn late_news_of_an_attempt_that_has_failed_says_nothing_of_the_next() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+    let addrs = [SocketAddr::new(THERE, 81), SocketAddr::new(THERE, 80)];
+    scene.reactor.connect(&addrs[..], fast().notify_peer_ended(true)).expect("a list of addresses");
+    faulty.always_after_one("connect", Errno::MFILE);
+    scene.run(ms(5));
+    assert_eq!(faulty.failures("connect"), 1, "the first was refused");
+    faulty.heal();
+    let gone = Readiness { readable: true, read_closed: true, write_closed: true, error: true, ..Default::default() };
+    faulty.news(0, gone);
+    scene.run(ms(5));
+    reaches_the_good_one(&mut scene, 0, "late news");
 }
