@@ -411,8 +411,7 @@ impl<N: Net> Reactor<N> {
         if let Some(listener) = self.listeners.done.front().copied() {
             return Some(self.listener_closed(listener));
         }
-        let is_due = |due: Option<u64>| due.is_some_and(|due| due <= self.turn.now);
-        if is_due(self.table.wheel.next_due())
+        if self.table.wheel.next_due().is_some_and(|due| due <= self.turn.now)
             && let Some(emit) = self.expire_sockets()
         {
             return Some(emit);

@@ -5,7 +5,7 @@ use finale::{Event, ListenOptions, OverflowPolicy, Socket};
 
 use rustix::io::Errno;
 
-use support::faulty::{faulty_on, faulty_registered};
+use support::faulty::{Faulty, faulty_on, faulty_registered};
 use support::ms;
 use support::scene::HERE;
 
@@ -29,6 +29,13 @@ fn an_end_that_comes_with_the_last_bytes_costs_one_read_more() {
     assert_eq!(faulty.count("recv"), 2);
 }
 
+/// How many accepts there were between two polls, where there were any.
+fn accepts(faulty: &Faulty) -> Vec<usize> {
+    let log = faulty.take_log();
+    let turns = log.split(|call| *call == "poll").map(|turn| turn.iter().filter(|call| **call == "accept").count());
+    turns.filter(|count| *count > 0).collect()
+}
+
 #[test]
 fn at_most_sixteen_connections_are_accepted_between_two_polls() {
     let (mut scene, faulty) = faulty_on(Network::new(7));
@@ -37,9 +44,7 @@ fn at_most_sixteen_connections_are_accepted_between_two_polls() {
     let _peers: Vec<_> = (0..100).map(|n| scene.peer.connect(listeners[n % 2].addr).expect("begun")).collect();
     scene.network.advance(ms(100));
     scene.run(ms(100));
-    let log = faulty.take_log();
-    let accepts = log.split(|call| *call == "poll").map(|turn| turn.iter().filter(|call| **call == "accept").count());
-    let accepts: Vec<_> = accepts.filter(|count| *count > 0).collect();
+    let accepts = accepts(&faulty);
     assert!(accepts.iter().all(|count| *count <= 16 + listeners.len()), "{accepts:?}");
     assert!(accepts.iter().sum::<usize>() >= 100, "{accepts:?}");
 }
@@ -69,9 +74,7 @@ fn at_most_sixteen_clients_beyond_a_maximum_are_reset_between_two_polls() {
     let _peers: Vec<_> = (0..100).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
     scene.network.advance(ms(100));
     scene.run(ms(100));
-    let log = faulty.take_log();
-    let accepts = log.split(|call| *call == "poll").map(|turn| turn.iter().filter(|call| **call == "accept").count());
-    let accepts: Vec<_> = accepts.filter(|count| *count > 0).collect();
+    let accepts = accepts(&faulty);
     assert!(accepts.iter().all(|count| *count <= 16 + 1) && accepts.iter().sum::<usize>() >= 100, "{accepts:?}");
 }
 

@@ -378,15 +378,21 @@ fn check_arrival(mut reactor: Reactor, peer: &UnixStream, split: Split) {
     }
 }
 
+/// A server whose clients send their credentials, and a client.
+fn with_credentials(folder: &Folder) -> (Reactor, UnixStream) {
+    let listener = UnixListener::bind(folder.file()).expect("a new file");
+    socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
+    let mut reactor = Reactor::new().expect("a machine with epoll");
+    reactor.adopt(listener, ListenOptions::default()).expect("it listens");
+    let peer = UnixStream::connect(folder.file()).expect("it listens");
+    (reactor, peer)
+}
+
 #[test]
 fn a_server_reads_everything_of_a_client_whose_messages_split_the_stream() {
     for split in [with_a_descriptor, from_two_processes, with_an_urgent_byte] {
         let folder = Folder::new();
-        let listener = UnixListener::bind(folder.file()).expect("a new file");
-        socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
-        let mut reactor = Reactor::new().expect("a machine with epoll");
-        reactor.adopt(listener, ListenOptions::default()).expect("it listens");
-        let peer = UnixStream::connect(folder.file()).expect("it listens");
+        let (reactor, peer) = with_credentials(&folder);
         check_arrival(reactor, &peer, split);
     }
 }
@@ -401,11 +407,7 @@ fn a_buffer_or_a_kernel_pipe_gets_everything_of_a_client_whose_messages_split_th
         .flat_map(|split| begins.map(|begin| (split, begin)))
     {
         let folder = Folder::new();
-        let listener = UnixListener::bind(folder.file()).expect("a new file");
-        socket2::SockRef::from(&listener).set_passcred(true).expect("Linux has SO_PASSCRED");
-        let mut reactor = Reactor::new().expect("a machine with epoll");
-        reactor.adopt(listener, ListenOptions::default()).expect("it listens");
-        let peer = UnixStream::connect(folder.file()).expect("it listens");
+        let (mut reactor, peer) = with_credentials(&folder);
         let (socket, _) = reactor.next().expect("it continues").expect("a client comes");
         let id = socket.id();
         for round in 1..=3 {
