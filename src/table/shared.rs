@@ -51,7 +51,12 @@ impl Shared {
 
     /// For an owner that is being dropped.
     pub(crate) fn leave(&self, orphans: impl Iterator<Item = Orphan>) {
-        self.lock().extend(orphans);
+        let mut list = self.lock();
+        list.extend(orphans);
+        if list.is_empty() {
+            return;
+        }
+        drop(list);
         self.has_orphans.store(true, Ordering::Release);
         (self.kick)();
     }
