@@ -17,6 +17,7 @@ use crate::failure::TlsFailure;
 use crate::ledger::Ledger;
 use crate::record::{Connection, Output, Progress, record_end};
 use crate::server_name;
+use write::is_broken;
 
 /// How many records in a row may have no data. OpenSSL's limit for empty ones is the same.
 const MAX_EMPTY_RECORDS: u32 = 32;
@@ -100,7 +101,10 @@ pub(crate) struct Session {
     /// Its entry in the deadlines, and what for.
     pub(crate) due: Option<(Instant, Limit)>,
     ledger: Ledger,
-    /// What was written after the stream had failed, before the program knew.
+    /// By the program.
+    is_destroyed: bool,
+    /// What was written and will never be sent: before a handshake that failed, or after a failure
+    /// that the program doesn't know yet.
     in_vain: u64,
     /// Plaintext that has arrived, and what of it was delivered or discarded.
     received: u64,
@@ -141,6 +145,7 @@ impl Session {
             server_name: None,
             due: None,
             ledger: Ledger::default(),
+            is_destroyed: false,
             in_vain: 0,
             received: 0,
             bytes_read: 0,
@@ -401,7 +406,7 @@ impl Session {
     /// close their socket after their close_notify: the reset answers ours, and cuts nothing.
     fn is_complete(&self, socket: &Socket<'_>) -> bool {
         let total = self.ledger.total();
-        let is_taken = self.early.is_empty() && self.ledger.taken(socket.bytes_written()) == total;
+        let is_taken = self.early.is_empty() && self.in_vain == 0 && self.ledger.taken(socket.bytes_written()) == total;
         self.peer_closed && self.end_called && is_taken && self.written_before_end == total
     }
 
@@ -410,6 +415,7 @@ impl Session {
         self.send_records(socket, out);
         self.owed.error = true;
         self.incoming = Vec::new();
+        self.in_vain += std::mem::take(&mut self.early).len() as u64;
         if failure.destroys() {
             socket.destroy();
         }
@@ -445,11 +451,14 @@ impl Session {
         }
     }
 
-    /// The program destroys the socket: a failure that it has not seen is no reason for the ending.
-    pub(crate) fn forget_unseen_failure(&mut self) {
-        if std::mem::take(&mut self.owed.error) {
+    /// The program destroys the socket: the next event is `close`, and a failure that it has not seen
+    /// is no reason for the ending.
+    pub(crate) fn destroyed(&mut self) {
+        self.is_destroyed = true;
+        if self.owed.error {
             self.failure = None;
         }
+        self.owed = Owed { close: self.owed.close, ..Owed::default() };
     }
 
     /// The program has seen all that the peer sends.
@@ -475,7 +484,7 @@ impl Session {
             return !self.end_called && socket.request_drain();
         }
         // The socket gets the request with these bytes (`flush_early`).
-        let waits = !self.early.is_empty() && !self.end_called;
+        let waits = !self.early.is_empty() && !self.end_called && !is_broken(socket);
         self.owed.drain |= waits;
         waits
     }

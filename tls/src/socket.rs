@@ -200,12 +200,12 @@ impl Stream for TlsSocket<'_> {
     }
 
     fn destroy(&mut self) {
-        self.with(|session, _| session.forget_unseen_failure(), |_| {});
+        self.with(|session, _| session.destroyed(), |_| {});
         self.socket.destroy();
     }
 
     fn destroy_called(&self) -> bool {
-        self.socket.destroy_called()
+        self.socket.destroy_called() || self.session().is_some_and(Session::is_destroyed)
     }
 
     fn pause(&mut self) {

@@ -5,6 +5,7 @@
 use finale::lifecycle::State;
 use finale::{Ending, EndingKind, FirstFin, Socket};
 
+use super::write::is_broken;
 use super::{Limit, Next, Owed, Phase, Session};
 use crate::failure::TlsFailure;
 
@@ -17,8 +18,16 @@ impl Session {
         self.is_discarding
     }
 
+    /// The socket itself counts only calls before its failure.
+    pub(crate) const fn is_destroyed(&self) -> bool {
+        self.is_destroyed
+    }
+
     /// Plaintext only: the handshake, tickets and key updates are not the program's.
     pub(crate) fn queued_bytes(&self, socket: &Socket<'_>) -> usize {
+        if is_broken(socket) {
+            return 0;
+        }
         let queued = self.ledger.total() - self.bytes_written(socket);
         self.early.len() + usize::try_from(queued).unwrap_or(usize::MAX)
     }
@@ -102,10 +111,10 @@ impl Session {
     pub(crate) fn next(&mut self, socket: Option<&Socket<'_>>, plain: &mut Vec<u8>) -> Option<Next> {
         let is_own = self.failure.as_ref().is_some_and(TlsFailure::destroys);
         if !is_own && socket.is_some_and(Socket::destroy_called) {
-            // The next event is `close`.
+            self.destroyed();
+        }
+        if self.is_destroyed {
             plain.clear();
-            self.forget_unseen_failure();
-            self.owed = Owed { close: self.owed.close, ..Owed::default() };
         }
         if self.is_discarding {
             self.bytes_read += plain.len() as u64;
@@ -138,6 +147,8 @@ impl Session {
         let mut ending = tcp.clone();
         if let Some(failure) = &self.failure {
             ending.kind = EndingKind::Failed(failure.to_error());
+        } else if ending.had_error() && self.is_destroyed {
+            ending.kind = EndingKind::Destroyed;
         } else if ending.had_error() {
             // A reset after both ends: whether the peer has read all is unknown.
             ending.kind = EndingKind::HandedOff;

@@ -3,11 +3,17 @@
 //! Invariant: a write is queued whole or not at all. What was encrypted and then dropped would make
 //! all that follows invalid.
 
+use finale::lifecycle::State;
 use finale::{Backpressure, Error, Socket};
 
 use super::{GIVEN_BYTES, Phase, SHARED_BYTES, Session};
 use crate::failure::TlsFailure;
 use crate::record::{Output, RECORD_BYTES, What};
+
+/// Whether the connection has failed and the program doesn't know it yet. What waited was lost.
+pub(super) fn is_broken(socket: &Socket<'_>) -> bool {
+    socket.state() == State::Broken
+}
 
 impl Session {
     pub(crate) fn write(
@@ -20,7 +26,7 @@ impl Session {
             return Err(Error::WriteAfterEnd);
         }
         let count: usize = parts.iter().map(|part| part.len()).sum();
-        if self.failure.is_some() || self.is_closed {
+        if is_broken(socket) || self.failure.is_some() || self.is_closed {
             return self.write_in_vain(count);
         }
         let now = socket.write(&[])?;
@@ -99,7 +105,8 @@ impl Session {
     /// Nothing can be sent any more. As for a socket that has broken, a write is no error until the
     /// program has seen that: data that came before can be delivered, and answered, meanwhile.
     fn write_in_vain(&mut self, count: usize) -> Result<Backpressure, Error> {
-        if !self.owed.error && !self.owed.close {
+        let is_over = self.failure.is_some() || self.is_closed;
+        if is_over && !self.owed.error && !self.owed.close {
             return Err(Error::Gone);
         }
         self.in_vain += count as u64;

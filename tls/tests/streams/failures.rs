@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use finale::lifecycle::State;
-use finale::{Backpressure, ConnectOptions, ConnectionErrorKind, Event, LayerErrorKind, ListenOptions, Stream};
+use finale::{
+    Backpressure, ConnectOptions, ConnectionErrorKind, Event, LayerErrorKind, ListenOptions, Stream, Streams,
+};
 use finale_tls::rustls::crypto::ring::cipher_suite;
 use finale_tls::rustls::{RootCertStore, version};
 use finale_tls::{TlsFailure, TlsSocket};
@@ -434,6 +436,90 @@ fn a_write_after_data_that_came_with_a_failure_is_no_error_of_the_program() {
     scene.play(&mut peer, &mut program);
     assert_eq!(results, [Ok(Backpressure::Room), Err(finale::Error::Gone)], "{:?}", scene.seen);
     assert!(scene.last().ends_with("8 bytes read, 0 written, 6 never sent"), "{}", scene.last());
+}
+
+#[test]
+fn what_is_written_to_a_stream_with_unread_bytes_after_a_reset_is_lost_and_does_not_wait() {
+    let options = ListenOptions::default().high_water_mark(1000).low_water_mark(0).write_limit(2000);
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), options);
+    scene.play(&mut peer, &mut |socket, _| socket.pause());
+    peer.write(b"unread");
+    scene.play(&mut peer, &mut |_, _| {});
+    peer.reset();
+    scene.step(Duration::from_secs(1), &mut |socket, event| {
+        for _ in 0..if matches!(event, Event::PeerEnded(_)) { 4 } else { 0 } {
+            assert_eq!(socket.write(&[1; 900]), Ok(Backpressure::Room));
+            assert_eq!((socket.queued_bytes(), socket.request_drain()), (0, false));
+        }
+        socket.resume();
+    });
+    let events = scene.events();
+    assert_eq!(events[2..4], ["peer-ended by a reset", "data, 6 bytes"], "{events:?}");
+    assert!(scene.last().ends_with("6 bytes read, 0 written, 3600 never sent"), "{events:?}");
+}
+
+#[test]
+fn an_answer_that_a_reset_after_close_notify_makes_impossible_is_an_error() {
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    scene.play(&mut peer, &mut |socket, _| socket.pause());
+    peer.write(b"question");
+    peer.close_notify();
+    scene.play(&mut peer, &mut |_, _| {});
+    peer.reset();
+    scene.step(Duration::from_secs(1), &mut |socket, event| {
+        if matches!(event, Event::PeerEnded(_)) {
+            socket.write(b"answer").expect("no error yet");
+            socket.end();
+        }
+        socket.resume();
+    });
+    let events = scene.events();
+    let last = scene.last();
+    assert_eq!(events[2..events.len() - 2], ["peer-ended by a reset", "data, 8 bytes", "end"], "{events:?}");
+    assert!(last.starts_with("close: error") && last.ends_with("0 written, 6 never sent"), "{events:?}");
+}
+
+#[test]
+fn a_stream_that_is_destroyed_in_data_before_its_failure_counts_as_destroyed() {
+    for has_close_notify in [false, true] {
+        let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+        scene.handshake(&mut peer, &mut |socket, _| socket.pause());
+        // It arrives with the last message of the handshake, and so before the pause.
+        peer.write(b"unread");
+        if has_close_notify {
+            peer.close_notify();
+        }
+        scene.play(&mut peer, &mut |_, _| {});
+        peer.reset();
+        scene.step(Duration::from_secs(1), &mut |socket, event| match event {
+            Event::Data(_) => {
+                socket.destroy();
+                assert!(socket.destroy_called());
+            }
+            _ => socket.resume(),
+        });
+        let events = scene.events();
+        let is_last = events[events.len() - 2] == "data, 6 bytes";
+        assert!(is_last && scene.last().starts_with("close: destroyed"), "{events:?}");
+    }
+}
+
+#[test]
+fn what_is_written_before_a_handshake_that_fails_is_lost_and_does_not_wait() {
+    let (mut scene, id, mut peer) = Scene::client(&Configs::tls13(), ConnectOptions::default());
+    scene.tls.context(scene.reactor.context()).stream(id).expect("it is open").write(&[1; 900]).expect("room");
+    scene.step(Duration::from_millis(5), &mut |_, _| {});
+    peer.raw(b"HTTP/1.1 400 Bad Request");
+    let mut waiting = Vec::new();
+    scene.play(&mut peer, &mut |socket, event| {
+        if matches!(event, Event::Error(_)) {
+            waiting.push(socket.queued_bytes());
+        }
+    });
+    peer.fin();
+    scene.play(&mut peer, &mut |_, _| {});
+    assert_eq!(waiting, [0], "{:?}", scene.seen);
+    assert!(scene.last().ends_with("0 bytes read, 0 written, 900 never sent"), "{}", scene.last());
 }
 
 #[test]
