@@ -105,16 +105,21 @@ impl Turn {
 impl<N: Net> Reactor<N> {
     /// Continues with the socket at hand, with the turn, and with the next turn, up to the next
     /// event.
+    #[inline]
     pub(super) fn advance(&mut self, until: Option<Instant>) -> Option<Emit> {
+        if let Some(slot) = self.at_hand()
+            && let Some(emit) = self.serve(slot)
+        {
+            return Some(emit);
+        }
+        self.go_on(until)
+    }
+
+    /// Continues with the turn, and with the next turn, up to the next event.
+    #[inline(never)]
+    fn go_on(&mut self, until: Option<Instant>) -> Option<Emit> {
         let mut turns = 0;
-        let mut next = self.at_hand();
         loop {
-            if let Some(slot) = next
-                && let Some(emit) = self.serve(slot)
-            {
-                return Some(emit);
-            }
-            next = None;
             let emit = match self.turn.phase {
                 Phase::Poll => {
                     self.end_orphans();
@@ -130,13 +135,13 @@ impl<N: Net> Reactor<N> {
                     turns += 1;
                     None
                 }
-                Phase::Sockets => {
-                    next = self.next_ready();
-                    if next.is_none() {
+                Phase::Sockets => match self.next_ready() {
+                    Some(slot) => self.serve(slot),
+                    None => {
                         self.turn.phase = Phase::Listeners;
+                        None
                     }
-                    None
-                }
+                },
                 // Most turns have none.
                 Phase::Listeners if !self.turn.accepted && !self.listeners.has_work() => {
                     self.turn.phase = Phase::Timers;
