@@ -104,7 +104,8 @@ pub(crate) struct Wheel {
     heads: Box<[u32; LISTS]>,
     occupied: Bitmap,
     len: usize,
-    /// The tick at which the next occupied slot comes up, as far as it is known.
+    /// The tick at which the next occupied slot comes up, if it is known and nothing is due before:
+    /// no node is overdue, and no pass has begun.
     next: Option<u64>,
     /// The latest tick for which a pass was begun. Outside a pass, every node in a slot is due
     /// later.
@@ -176,15 +177,15 @@ impl Wheel {
     /// moved to a later tick.
     #[inline]
     pub(crate) fn next_due(&mut self) -> Option<u64> {
-        if self.is_empty() {
-            return None;
-        }
+        if self.next.is_some() || self.is_empty() { self.next } else { self.find_next_due() }
+    }
+
+    #[inline(never)]
+    fn find_next_due(&mut self) -> Option<u64> {
         if self.in_pass || self.heads[OVERDUE] != NIL {
             return Some(self.present);
         }
-        if self.next.is_none() {
-            self.next = self.occupied.first_from(slot_after(self.present)).map(|slot| self.comes_up(slot));
-        }
+        self.next = self.occupied.first_from(slot_after(self.present)).map(|slot| self.comes_up(slot));
         self.next
     }
 
@@ -235,6 +236,7 @@ impl Wheel {
             return false;
         }
         self.in_pass = true;
+        self.next = None;
         self.pass_slot = slot_after(self.present);
         // After a jump over many rotations, one round of the slots finds everything that is due.
         self.pass_slots_left = ticks.min(SLOTS as u64) as usize;
@@ -276,6 +278,9 @@ impl Wheel {
         // The slot of a past tick would come up a rotation too late, so an overdue node has its own
         // list.
         let list = if due <= self.present { OVERDUE } else { slot_of(due) };
+        if list == OVERDUE {
+            self.next = None;
+        }
         let head = replace(&mut self.heads[list], index);
         *nodes.node(index) = Node { next: head, prev: mark(list), due };
         if head != NIL {

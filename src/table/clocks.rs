@@ -139,12 +139,11 @@ impl Entry {
         self.state.is_connected() && (self.state != State::Open || self.flags.has(Flags::READ_CLOSED))
     }
 
-    /// Whether no deadline can apply: nothing to file, and no reason to look at the clock.
+    /// The usual case: an open connection, to which no deadline but that of its idle time can apply.
     #[inline]
-    fn has_no_deadline(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+    fn can_only_idle(&self, settings: &Settings) -> bool {
         self.state == State::Open
-            && extra.is_none()
-            && settings.idle_ms.is_none()
+            && self.extra == NIL
             && settings.grace_ms.is_none()
             && !self.flags.has(Flags::READ_CLOSED)
     }
@@ -207,13 +206,11 @@ impl Table {
     /// next look at the clock, if it can have one.
     #[inline]
     pub(crate) fn file_later(&mut self, slot: u32) {
-        let (entry, settings, extra) = self.parts(slot);
-        if entry.has_no_deadline(settings, extra) {
-            let entry = self.entry_mut(slot);
+        let entry = &mut self.entries[slot as usize];
+        let settings = self.settings.get(entry.settings);
+        if settings.idle_ms.is_none() && entry.can_only_idle(settings) {
             entry.flags.set(Flags::CLOCKS, false);
-            if entry.timer.is_filed() {
-                self.wheel.cancel(&mut self.entries, slot);
-            }
+            self.wheel.cancel(&mut self.entries, slot);
         } else {
             self.unfiled.push(slot);
         }
@@ -221,6 +218,7 @@ impl Table {
 
     /// Files all that is unfiled. A socket that was removed since then leaves nothing to do; if its
     /// slot has another socket, filing that does no harm.
+    #[inline]
     pub(crate) fn file_all(&mut self, now: u64) {
         while let Some(slot) = self.unfiled.pop() {
             if self.entries.get(slot as usize).is_some_and(Entry::is_socket) {
@@ -234,18 +232,15 @@ impl Table {
     pub(super) fn file(&mut self, slot: u32, now: u64) {
         let entry = &mut self.entries[slot as usize];
         let settings = self.settings.get(entry.settings);
-        let only_idle = entry.state == State::Open && entry.extra == NIL && !entry.flags.has(Flags::READ_CLOSED);
-        // The usual case: an open connection with an idle time.
-        match settings.idle_ms.filter(|_| only_idle && settings.grace_ms.is_none()) {
-            Some(ms) if entry.flags.has(Flags::IDLE) => {
-                entry.set_idle_since(now);
-                entry.flags.set(Flags::CLOCKS, false);
-                let due = now.saturating_add(ms);
-                if !entry.timer.put_off(due) {
-                    self.wheel.file(&mut self.entries, slot, due);
-                }
-            }
-            _ => self.file_any(slot, now),
+        if let Some(ms) = settings.idle_ms
+            && entry.can_only_idle(settings)
+            && entry.flags.has(Flags::IDLE)
+            && entry.timer.put_off(now.saturating_add(ms))
+        {
+            entry.set_idle_since(now);
+            entry.flags.set(Flags::CLOCKS, false);
+        } else {
+            self.file_any(slot, now);
         }
     }
 
