@@ -216,21 +216,19 @@ impl Table {
         }
     }
 
-    /// Files all that is unfiled. A socket that was removed since then leaves nothing to do; if its
-    /// slot has another socket, filing that does no harm.
-    #[inline]
+    /// Files all that is unfiled.
+    #[inline(always)]
     pub(crate) fn file_all(&mut self, now: u64) {
         while let Some(slot) = self.unfiled.pop() {
-            if self.entries.get(slot as usize).is_some_and(Entry::is_socket) {
-                self.file(slot, now);
-            }
+            self.file(slot, now);
         }
     }
 
-    /// Restarts the marked clocks from `now`, and files the nearest deadline.
-    #[inline]
+    /// Restarts the marked clocks from `now`, and files the nearest deadline. A socket that was
+    /// removed leaves nothing to do; if its slot has another socket, filing that does no harm.
+    #[inline(always)]
     pub(super) fn file(&mut self, slot: u32, now: u64) {
-        let entry = &mut self.entries[slot as usize];
+        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.is_socket()) else { return };
         let settings = self.settings.get(entry.settings);
         if let Some(ms) = settings.idle_ms
             && entry.can_only_idle(settings)
