@@ -228,8 +228,9 @@ impl Table {
     /// removed leaves nothing to do; if its slot has another socket, filing that does no harm.
     #[inline(always)]
     pub(super) fn file(&mut self, slot: u32, now: u64) {
-        let Some(entry) = self.entries.get_mut(slot as usize).filter(|entry| entry.is_socket()) else { return };
-        let settings = self.settings.get(entry.settings);
+        let Some(entry) = self.entries.get_mut(slot as usize) else { return };
+        // A reserved slot has none.
+        let Some(settings) = self.settings.find(entry.settings) else { return };
         if let Some(ms) = settings.idle_ms
             && entry.can_only_idle(settings)
             && entry.flags.has(Flags::IDLE)

@@ -24,6 +24,12 @@ impl SettingsPool {
         &self.pool[number as usize].0
     }
 
+    /// The same, if somebody holds the number.
+    #[inline]
+    pub(crate) fn find(&self, number: u32) -> Option<&Settings> {
+        self.pool.get(number as usize).map(|(settings, _)| settings)
+    }
+
     /// The number of these settings, held once more.
     pub(crate) fn intern(&mut self, settings: Settings) -> u32 {
         // A connection usually has the settings of the last one: comparing costs a fraction of
