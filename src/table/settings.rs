@@ -24,7 +24,7 @@ impl SettingsPool {
         &self.pool[number as usize].0
     }
 
-    /// The same, if somebody holds the number.
+    /// The same, if an entry holds the number.
     #[inline]
     pub(crate) fn find(&self, number: u32) -> Option<&Settings> {
         self.pool.get(number as usize).map(|(settings, _)| settings)
