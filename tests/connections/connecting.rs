@@ -12,13 +12,7 @@ use finale::{
     ListenOptions, LookupErrorKind, Reactor, Socket, SocketId, Target,
 };
 use support::alone::alone_with_connections;
-use support::{PATIENCE, Transcript, What, dial, ms};
-
-/// A port without a listener: it was free a moment ago.
-fn dead_port() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("bound")
-}
+use support::{PATIENCE, Transcript, What, dead_port, dial, ms};
 
 fn connect(story: &mut Transcript, target: &str) -> SocketId {
     story.reactor.connect(target, ConnectOptions::default()).expect("an address")
@@ -41,7 +35,7 @@ fn client_pair() -> (Transcript, SocketId, std::net::TcpStream) {
 #[test]
 fn nobody_listens() {
     let mut story = Transcript::new();
-    let addr = dead_port();
+    let (_held, addr) = dead_port();
     let client = connect(&mut story, &addr.to_string());
     story.expect(client, What::Lookup(addr.ip()));
     let failure = story.error(client);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use finale_load::answer::LINE;
 use finale_load::half_close::{First, HalfClose};
-use socket2::SockRef;
+use socket2::{Domain, SockRef, Socket, Type};
 
 /// A server that does this with each of its connections, for as long as the test program runs.
 fn server(serve: impl Fn(TcpStream) + Send + 'static) -> SocketAddr {
@@ -78,8 +78,10 @@ fn a_reset_is_a_failure() {
 
 #[test]
 fn a_refusal_is_a_failure() {
-    let free = TcpListener::bind("127.0.0.1:0").expect("bound").local_addr().expect("bound");
-    expect(free, 6, "refused");
+    // Bound, so that nothing else gets the port, and without a listener.
+    let held = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    held.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    expect(held.local_addr().expect("bound").as_socket().expect("of IPv4"), 6, "refused");
 }
 
 #[test]

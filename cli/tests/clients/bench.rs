@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::common::{Outcome, PATIENCE, Server, command, finish, patient, run};
+use finale_test_support::dead_port;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -127,7 +128,7 @@ fn a_wrong_answer_is_a_failure_of_its_kind() {
 
 #[test]
 fn where_no_server_listens_everything_is_refused_and_nothing_hangs() {
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound");
+    let (_held, unused) = dead_port();
     let (outcome, object) = json(&["--target", &unused.to_string(), "--connections", "1000000"]);
     let count = |name: &str| object[name].as_u64().expect("a count");
     assert_eq!((outcome.code, &object["failures"]["refused"]), (Some(1), &object["connections"]), "{outcome:?}");
@@ -422,7 +423,7 @@ fn a_warm_up_makes_connections_that_do_not_count() {
 
 #[test]
 fn a_warm_up_in_which_all_fail_is_the_result() {
-    let unused = TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound");
+    let (_held, unused) = dead_port();
     let (outcome, object) = json(&["--target", &unused.to_string(), "-n", "5k", "--warm-up", "1h"]);
     assert_eq!((outcome.code, &object["given_up"], &object["never_begun"]), (Some(1), &true.into(), &5_000.into()));
 }
@@ -490,8 +491,8 @@ fn the_results_of_several_loads_become_one() {
 
 #[test]
 fn failures_of_merged_loads_are_added_up_and_are_a_failure() {
-    let unused =
-        TcpListener::bind("127.0.0.1:0").expect("a port is free").local_addr().expect("it is bound").to_string();
+    let (_held, unused) = dead_port();
+    let unused = unused.to_string();
     let (good, bad) = (Output::of("good", &["-n", "30"]), Output::of("bad", &["-n", "20", "--target", &unused]));
     let outcome = run(&["bench", "merge", "--json", good.path(), bad.path()]);
     let object: Value = serde_json::from_str(&outcome.stdout).expect("it is JSON");

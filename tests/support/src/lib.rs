@@ -350,6 +350,14 @@ impl Transcript {
 
 // --- peers ---
 
+/// A port at which nothing listens, and that nothing else gets while the socket exists.
+pub fn dead_port() -> (socket2::Socket, SocketAddr) {
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a socket");
+    socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("a free port");
+    let addr = socket.local_addr().ok().and_then(|addr| addr.as_socket());
+    (socket, addr.expect("it is bound"))
+}
+
 /// A peer: a blocking socket whose calls time out.
 pub fn dial(addr: impl ToSocketAddrs) -> TcpStream {
     let peer = TcpStream::connect(addr).expect("the listener's queue has room");
