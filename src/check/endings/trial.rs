@@ -156,7 +156,7 @@ impl<'a> Trial<'a> {
             let high = 1 + rng.below(bytes.max(16)) as usize;
             marks = Some((high, rng.below(high as u64) as usize));
         }
-        if let Some(prepare) = &endings.prepare {
+        for prepare in &endings.prepare {
             prepare(&network);
         }
         if is_punctual {
