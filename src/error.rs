@@ -187,7 +187,9 @@ impl From<Infallible> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gone => f.write_str("it is gone: the socket was destroyed or has delivered close, or the listener is closed"),
+            Self::Gone => {
+                f.write_str("it is gone: the socket was destroyed or has delivered close, or the listener is closed")
+            }
             Self::WriteAfterEnd => f.write_str("write after end: our FIN ends the stream"),
             Self::QueueFull { queued_bytes, limit_bytes } => {
                 write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; continue after drain")
