@@ -25,7 +25,8 @@ use crate::target::Target;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The id is stale: its socket has delivered `close`, or the socket is being destroyed.
+    /// The id is stale: its socket has delivered `close`, or is being destroyed, or its listener is
+    /// closed.
     Gone,
     /// Our side has ended: by `end()`, after the grace of a stop, or with the peer's end if
     /// half-open connections are not allowed. Nothing can be written after our FIN. The connection
@@ -186,7 +187,9 @@ impl From<Infallible> for Error {
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Gone => f.write_str("the socket is gone: it was destroyed or has delivered close"),
+            Self::Gone => {
+                f.write_str("it is gone: the socket was destroyed or has delivered close, or the listener is closed")
+            }
             Self::WriteAfterEnd => f.write_str("write after end: our FIN ends the stream"),
             Self::QueueFull { queued_bytes, limit_bytes } => {
                 write!(f, "the write queue is full: {queued_bytes} of {limit_bytes} bytes wait; continue after drain")

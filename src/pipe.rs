@@ -39,9 +39,14 @@ use crate::stream::{Stream, Streams};
 ///   too, because its bytes have no destination. What waits for the source is sent first. If an end
 ///   was passed to it already, it has its close timeout to finish.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
-///   other side follows.
+///   other side follows. A side is also silent while the other one takes what our kernel has for it.
+///   So give both an [idle timeout](crate::ListenOptions::idle_timeout), restart the one that expires
+///   first ([`set_idle_timeout`](crate::Socket::set_idle_timeout)), and destroy when the other has
+///   expired, too.
 /// - [Stop](crate::Reactor::stop_listener) a listener with [`grace(None)`](crate::StopOptions::grace):
-///   a side whose source is silent looks idle, and its stream would end before it is complete.
+///   a side whose source is silent looks idle, and its stream would end before it is complete. The
+///   [limit](crate::StopOptions::limit) destroys clients; what was for their other sides still has
+///   the 30 s above. A program that must end sooner destroys those itself.
 ///
 /// ```
 /// # use finale::{ConnectOptions, Event, ListenOptions, Pipes, Reactor};

@@ -528,7 +528,8 @@ impl<'a> Socket<'a> {
         self.context.socket(id)
     }
 
-    /// Access to the whole reactor, for code that also runs between two events.
+    /// Access to the reactor, for code that also runs between two events: connections, timers, the
+    /// clock and other sockets. Listeners are opened and stopped by the reactor alone.
     pub fn context(&mut self) -> Context<'_> {
         Context { table: &mut *self.context.table, net: self.context.net }
     }

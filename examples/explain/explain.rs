@@ -75,9 +75,10 @@ pub(crate) fn explain_timeout(timer: TimeoutKind) -> (&'static str, &'static str
         TimeoutKind::Write => {
             ("bytes waited for `write_timeout`, and the peer took none", "nothing on a server; a client can reconnect")
         }
-        TimeoutKind::Deadline => {
-            ("it was not done by the deadline that your program set", "repeat the request only if it is idempotent")
-        }
+        TimeoutKind::Deadline => (
+            "it was not done by the deadline that your program (or `Pipes`) set",
+            "repeat the request only if it is idempotent",
+        ),
         TimeoutKind::Ending => (
             "the connection was half-closed or closing for the whole `ending_timeout`",
             "set a longer one if long answers to half-closed peers are normal",

@@ -28,7 +28,7 @@ pub(crate) struct Client {
     waiting: HashMap<Ticket, Job>,
     running: HashMap<Ticket, Job>,
     /// Each line, with its answer or the reason why there is none.
-    pub(crate) results: VecDeque<(String, Result<String, &'static str>)>,
+    pub(crate) results: VecDeque<(String, Result<String, String>)>,
 }
 
 impl Client {
@@ -78,7 +78,7 @@ impl Client {
                     self.results.push_back((job.line, Ok(answer)));
                     self.pool.give_back(ticket, context);
                 } else {
-                    self.results.push_back((job.line, Err("the answer is too long")));
+                    self.results.push_back((job.line, Err("the answer is too long".to_owned())));
                     self.pool.discard(ticket, context);
                 }
             }
@@ -102,7 +102,7 @@ impl Client {
             RetrySafety::Safe | RetrySafety::IfIdempotent if context.now() >= job.until => "out of time",
             RetrySafety::Safe | RetrySafety::IfIdempotent => return self.enqueue(context, job),
         };
-        self.results.push_back((job.line, Err(why)));
+        self.results.push_back((job.line, Err(why.to_owned())));
     }
 
     /// Sends the requests that have got a connection.
@@ -112,11 +112,12 @@ impl Client {
             let id = match reply {
                 PoolReply::Leased(id) => id,
                 PoolReply::TimedOut => {
-                    self.results.push_back((job.line, Err("no connection in time")));
+                    let why = self.pool.last_error().map_or_else(String::new, |error| format!(": {error}"));
+                    self.results.push_back((job.line, Err(format!("no connection in time{why}"))));
                     continue;
                 }
                 PoolReply::QueueFull | PoolReply::Closed => {
-                    self.results.push_back((job.line, Err("too many requests")));
+                    self.results.push_back((job.line, Err("too many requests".to_owned())));
                     continue;
                 }
             };

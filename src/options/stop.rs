@@ -70,7 +70,8 @@ impl StopOptions {
     }
 
     /// How long the stop may take: connections that remain are destroyed then. Default 30 s; `None`
-    /// waits for ever.
+    /// waits for ever. It is not for outgoing connections, such as the other sides of
+    /// [`Pipes`](crate::Pipes).
     #[must_use]
     pub fn limit(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.limit = limit.into();

@@ -56,7 +56,8 @@ const RECEIVE_BYTES: usize = 64 * 1024;
 ///
 /// Call [`next`](Reactor::next) for each event; the [crate's page](crate) explains them. The type
 /// parameter is the operating system: omit it for the real one, or pass a simulated network to
-/// [`with_net`](Reactor::with_net).
+/// [`with_net`](Reactor::with_net). A function for both is generic: `fn run<N:
+/// finale::net::Net>(reactor: &mut Reactor<N>)`. (Only the name of that trait is stable.)
 ///
 /// Dropping it resets every live connection, also when a `?` leaves the loop.
 ///

@@ -64,7 +64,7 @@ fn a_server_that_never_answers_costs_no_more_than_the_limit() {
 }
 
 /// Requests over a pool of one connection, and their results.
-fn pooled(network: &Network, lines: &[&str]) -> Vec<Result<String, &'static str>> {
+fn pooled(network: &Network, lines: &[&str]) -> Vec<Result<String, String>> {
     let mut reactor = Reactor::with_net(network.host(HERE));
     let mut client = Client::new("10.0.0.2:80", PoolOptions::default().size(1).seed(1)).expect("good options");
     for line in lines {
@@ -88,13 +88,17 @@ fn a_pool_repeats_what_was_lost_before_its_answer_and_nothing_else() {
         serves(&[b"D\n"]),
     ]);
     let results = pooled(&network, &["a", "b", "c", "d"]);
-    assert_eq!(results, [Ok("A".into()), Ok("B".into()), Err("lost in the middle of the answer"), Ok("D".into())]);
+    assert_eq!(
+        results,
+        [Ok("A".into()), Ok("B".into()), Err("lost in the middle of the answer".into()), Ok("D".into())]
+    );
 }
 
 #[test]
-fn a_pool_without_a_server_gives_up_in_time() {
+fn a_pool_without_a_server_gives_up_in_time_and_says_why() {
     let network = Network::new(1);
-    assert_eq!(pooled(&network, &["a"]), [Err("no connection in time")]);
+    let why = "no connection in time: refused: nothing listens there [10.0.0.2:80]";
+    assert_eq!(pooled(&network, &["a"]), [Err(why.into())]);
     assert!(network.elapsed() <= Duration::from_millis(10_100), "{:?}", network.elapsed());
 }
 

@@ -12,4 +12,5 @@ mod pool_random;
 mod pool_scene;
 mod pool_unused;
 mod shards;
+mod silent_pipe;
 mod splice;

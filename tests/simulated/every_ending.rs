@@ -242,6 +242,20 @@ fn a_case_says_what_the_peer_really_wrote_and_saw() {
 }
 
 #[test]
+fn all_that_a_test_requires_and_prepares_counts_and_not_only_the_last() {
+    let prepared = std::rc::Rc::new(std::cell::Cell::new(0));
+    let count = std::rc::Rc::clone(&prepared);
+    let endings = Endings::of_a_server(patient_listen(), hello())
+        .network(move |_| count.set(count.get() + 1))
+        .network(|_| {})
+        .holds(|_| Err("the first".into()))
+        .holds(|_| Ok(()));
+    let (rule, what) = found(&endings, || echo);
+    assert_eq!((rule, &*what), (Rule::Own, "nothing is cut: the first"));
+    assert!(prepared.get() > 0);
+}
+
+#[test]
 fn polite_peers_of_every_kind_leave_a_right_echo_in_peace() {
     let scripts = [
         Script::new().send(b"hello").receive(5).close(),

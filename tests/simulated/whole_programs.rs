@@ -220,6 +220,7 @@ struct Proxy {
     pipes: Pipes,
     timers: Vec<(TimerId, finale::SocketId)>,
     has_no_timer: bool,
+    ends_truncated_streams: bool,
 }
 
 impl Program for Proxy {
@@ -247,9 +248,33 @@ impl Program for Proxy {
                     }
                 }
             }
+            Event::Error(_) if self.ends_truncated_streams => {
+                if let Some(other) = self.pipes.sink_of(socket.id()) {
+                    self.pipes.unpipe(other);
+                    socket.get(other).iter_mut().for_each(Socket::end);
+                    socket.get(other).iter_mut().for_each(Socket::discard);
+                }
+            }
             event => drop(self.pipes.handle(socket, &event)),
         }
     }
+}
+
+#[test]
+fn a_proxy_that_ends_a_stream_whose_server_was_reset_is_found_by_what_its_client_got() {
+    let server = Script::new().receive(5).send(b"HELLO").receive_end().finish();
+    let endings = Endings::of_a_program()
+        .client(addr("10.0.0.1:80"), hello())
+        .server(addr("10.0.0.2:7"), server)
+        .network(|network| network.name("db.internal", vec![addr("10.0.0.2:7").ip()]))
+        .cuts(&[Cut::Reset])
+        .holds(|found| match found.case.peer == 1 && found.got_end_by[0] && found.received_by[0] != b"HELLO" {
+            true => Err("a truncated stream looks complete".to_owned()),
+            false => Ok(()),
+        });
+    good(&endings, Proxy::default);
+    let (case, rule, what) = broken(&endings, || Proxy { ends_truncated_streams: true, ..Proxy::default() });
+    assert_eq!((case.peer, case.cut, rule), (1, Cut::Reset, Rule::Own), "{what}");
 }
 
 #[test]

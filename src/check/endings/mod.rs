@@ -177,8 +177,8 @@ pub struct Endings {
     has_second: bool,
     is_stateful: bool,
     keeps_marks: bool,
-    prepare: Option<Prepare>,
-    holds: Option<Condition>,
+    prepare: Vec<Prepare>,
+    holds: Vec<Condition>,
 }
 
 impl fmt::Debug for Endings {
@@ -225,8 +225,8 @@ impl Endings {
             has_second: true,
             is_stateful: false,
             keeps_marks: false,
-            prepare: None,
-            holds: None,
+            prepare: Vec::new(),
+            holds: Vec::new(),
         }
     }
 
@@ -320,10 +320,11 @@ impl Endings {
         self
     }
 
-    /// Prepares the network of each case: names for the resolver, delays.
+    /// Prepares the network of each case: names for the resolver, delays. A second call adds to the
+    /// first.
     #[must_use]
     pub fn network(mut self, prepare: impl Fn(&Network) + 'static) -> Self {
-        self.prepare = Some(Box::new(prepare));
+        self.prepare.push(Box::new(prepare));
         self
     }
 }
@@ -356,10 +357,10 @@ impl Endings {
     }
 
     /// What must also hold of every case, for example that half a request gets no answer. The error
-    /// says what is wrong.
+    /// says what is wrong. A second call adds to the first.
     #[must_use]
     pub fn holds(mut self, check_case: impl Fn(&CaseResult) -> Result<(), String> + 'static) -> Self {
-        self.holds = Some(Box::new(check_case));
+        self.holds.push(Box::new(check_case));
         self
     }
 }

@@ -45,6 +45,9 @@ pub struct CaseResult {
     pub peer_died: bool,
     /// What each peer received, by its number.
     pub received_by: Vec<Vec<u8>>,
+    /// Whether each peer received our FIN after its last byte, by its number. A proxy whose server
+    /// is reset must not end the client's stream as if it were complete.
+    pub got_end_by: Vec<bool>,
     /// What a second client without a cut received after this one; `None` if there was none, or if
     /// the machine of its server vanished while it was served.
     pub second: Option<Vec<u8>>,

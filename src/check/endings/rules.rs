@@ -65,8 +65,7 @@ impl Endings {
     /// Checks the rules of the program and of the test.
     fn check_own(&self, found: &CaseResult) -> Result<(), Violation> {
         found.at_rest.clone().map_err(|wrong| Violation::new(Rule::Own, wrong))?;
-        let Some(holds) = &self.holds else { return Ok(()) };
-        let held = catch_unwind(AssertUnwindSafe(|| holds(found)));
+        let held = catch_unwind(AssertUnwindSafe(|| self.holds.iter().try_for_each(|holds| holds(found))));
         held.unwrap_or_else(|panic| Err(format!("what must hold panicked: {}", panic_message(&*panic))))
             .map_err(|wrong| Violation::new(Rule::Own, wrong))
     }

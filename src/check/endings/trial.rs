@@ -156,7 +156,7 @@ impl<'a> Trial<'a> {
             let high = 1 + rng.below(bytes.max(16)) as usize;
             marks = Some((high, rng.below(high as u64) as usize));
         }
-        if let Some(prepare) = &endings.prepare {
+        for prepare in &endings.prepare {
             prepare(&network);
         }
         if is_punctual {
@@ -438,6 +438,7 @@ impl<'a> Trial<'a> {
             peer_got_end: play.is_some_and(Play::has_end),
             peer_died: play.is_some_and(Play::is_reset),
             received_by: self.plays.iter().map(|play| received(play.as_ref())).collect(),
+            got_end_by: self.plays.iter().map(|play| play.as_ref().is_some_and(Play::has_end)).collect(),
             second: second.map(Play::received),
             outlived: self.outlived,
             second_wrong: second.and_then(|play| wrong("a second peer", play, &self.second_ending)),
