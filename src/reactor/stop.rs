@@ -104,7 +104,7 @@ impl<N: Net> Reactor<N> {
             self.close_descriptor(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
                 // A socket that is over already reports its own end.
-                if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
+                if self.at(slot).ends_by_itself() {
                     self.table.wake(slot);
                 } else {
                     self.handle(slot).destroy();
