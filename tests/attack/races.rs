@@ -221,6 +221,52 @@ fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
     }
 }
 
+/// The system refuses to watch it, for good: it was connected, and what has arrived is delivered.
+#[test]
+fn a_winner_that_the_system_refuses_to_watch_is_connected_and_fails() {
+    for (greets, pauses) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut scene, faulty, listener) = race(1, fast().start_paused(pauses));
+        let script = if greets { Script::new().send(b"greeting") } else { Script::new() };
+        let _play = listener.play(script.receive_end());
+        faulty.once("promote", Errno::PERM);
+        faulty.always("register", Errno::PERM);
+        scene.run(ms(21));
+        // Established, with all that the peer has sent, before the reactor looks again.
+        scene.network.advance(SECOND);
+        scene.run(SECOND);
+        assert_eq!((faulty.failures("promote"), faulty.failures("register")), (1, 1));
+        let mut story = scene.story.split_off(2);
+        if greets && pauses {
+            assert_eq!(story.pop().as_deref(), Some("peerended(reset)"), "its bytes are unread");
+            scene.with(|socket| socket.resume());
+            scene.run(SECOND);
+            story.append(&mut scene.story.split_off(2));
+        }
+        let error = story.iter().position(|line| line.starts_with("error")).expect("it has failed");
+        let before: &[&str] = if greets { &["connect", "ready", "data greeting"] } else { &["connect", "ready"] };
+        assert_eq!(&story[..error], before);
+        assert_eq!(&story[error + 1..], ["close"]);
+        scene.story.clear();
+        scene.rest();
+    }
+}
+
+/// The attempts of a race have descriptors of their own.
+#[test]
+fn a_reactor_that_is_given_up_in_a_race_leaves_no_descriptor() {
+    for is_abandoned in [false, true] {
+        let (mut scene, _, _listener) = race(3, fast());
+        scene.run(ms(50));
+        let Scene { reactor, network, .. } = scene;
+        assert_eq!((reactor.len(), network.descriptors()), (1, 3), "three attempts are in flight");
+        match is_abandoned {
+            true => reactor.abandon(),
+            false => drop(reactor),
+        }
+        assert_eq!((network.descriptors(), network.open_connections()), (0, 0));
+    }
+}
+
 /// The same through the network's own faults.
 #[test]
 fn connects_that_find_no_descriptor_for_a_second_use_up_no_address() {
