@@ -320,18 +320,26 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
     });
 }
 
+/// It comes while the next has not begun, and while it is in flight.
 #[test]
 fn late_news_of_an_attempt_that_has_failed_says_nothing_of_the_next() {
-    let (mut scene, faulty) = faulty_on(Network::new(7));
-    let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
-    let addrs = [SocketAddr::new(THERE, 81), SocketAddr::new(THERE, 80)];
-    scene.reactor.connect(&addrs[..], fast().notify_peer_ended(true)).expect("a list of addresses");
-    faulty.always_after_one("connect", Errno::MFILE);
-    scene.run(ms(5));
-    assert_eq!(faulty.failures("connect"), 1, "the first was refused");
-    faulty.heal();
-    let gone = Readiness { readable: true, read_closed: true, write_closed: true, error: true, ..Default::default() };
-    faulty.news(0, gone);
-    scene.run(ms(5));
-    reaches_the_good_one(&mut scene, 0, "late news");
+    for is_late in [false, true] {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+        let addrs = [SocketAddr::new(THERE, 81), SocketAddr::new(THERE, 80)];
+        scene.reactor.connect(&addrs[..], fast().notify_peer_ended(true)).expect("a list of addresses");
+        faulty.always_after_one("connect", Errno::MFILE);
+        scene.run(ms(5));
+        assert_eq!(faulty.failures("connect"), 1, "the first was refused");
+        faulty.heal();
+        scene.network.set_latency(ms(10));
+        if is_late {
+            scene.run(ms(20));
+            assert_eq!(faulty.orders().tokens.len(), 2, "the second is in flight");
+            scene.network.advance(ms(20));
+        }
+        let gone = Readiness { read_closed: true, write_closed: true, error: true, ..Default::default() };
+        faulty.news(0, gone);
+        reaches_the_good_one(&mut scene, 0, "late news");
+    }
 }
