@@ -94,12 +94,8 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Listeners whose back-off ends now try again; at a stop's limit the remaining sockets are
-    /// destroyed.
-    pub(super) fn listeners_due(&mut self, now: u64) {
-        if self.listeners.retry_at.is_some_and(|at| at <= now) {
-            self.listeners.retry();
-        }
+    /// At a stop's limit the remaining sockets are destroyed.
+    pub(super) fn stops_due(&mut self, now: u64) {
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_descriptor(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {

@@ -200,6 +200,50 @@ fn a_reset_before_the_limit_of_a_stop_is_reported_though_one_poll_finds_both() {
     drop(peers);
 }
 
+/// The peer has finished before the limit, and its socket waits after a hundred others.
+#[test]
+fn an_end_that_came_in_time_ends_a_lingering_close_though_its_socket_was_queued() {
+    const LINGER: Duration = ms(2000);
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default().close_timeout(LINGER));
+    let client = scene.peer.connect(SocketAddr::new(HERE, 80)).expect("begun");
+    scene.run(ms(100));
+    let id = scene.socket.expect("accepted");
+    scene.with(|socket| {
+        socket.end();
+        socket.discard();
+    });
+    let begun = scene.network.now();
+    scene.run(LINGER - ms(22));
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    client.send(b"what is dropped");
+    client.finish();
+    scene.network.advance(ms(12));
+    assert!(scene.network.now() < begun + LINGER);
+    let how = with_slow_handlers(&mut scene, LINGER, |_, socket, event| match event {
+        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
+        _ => None,
+    });
+    assert_eq!(how, Some(EndingKind::Confirmed));
+}
+
+#[test]
+fn an_end_before_the_limit_of_a_stop_is_read_though_one_poll_finds_both() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
+    let client = scene.peer.connect(listener.addr).expect("begun");
+    scene.run(ms(100));
+    let stop = StopOptions::default().grace(ms(100)).limit(ms(500));
+    scene.reactor.stop_listener(listener.id, stop).expect("open");
+    scene.run(ms(400));
+    assert!(client.has_fin(), "the grace is over");
+    client.finish();
+    // A slow handler: the end arrives shortly after it has begun.
+    scene.network.advance(ms(150));
+    scene.run(ms(100));
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
+}
+
 /// The limit of the stop has found the reset, the turn was left for a timer before the error was
 /// delivered, and a second stop strikes at once.
 #[test]
