@@ -280,7 +280,7 @@ impl<'a> Socket<'a> {
     pub fn fill(&mut self, mut buffer: Vec<u8>, len: usize) -> Result<(), Vec<u8>> {
         let filled = buffer.len();
         let state = self.state();
-        let is_readable = !state.is_connected() || state.can_read();
+        let is_readable = state.can_read() || !(state.is_connected() || state.is_final());
         if filled >= len || !is_readable || self.living().is_none() || self.is_discarding() || self.has_spliced() {
             return Err(buffer);
         }

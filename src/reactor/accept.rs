@@ -144,6 +144,7 @@ impl<N: Net> Reactor<N> {
         }
         let error = match self.net.accept(listener, self.table.vacant()) {
             Ok(peer) => {
+                entry.skips = 0;
                 let (drops, is_last) = (entry.drops(), entry.was_the_last());
                 let emit = if drops { self.drop_excess(listener, peer) } else { self.accepted(listener, peer) };
                 if is_last {
@@ -166,7 +167,6 @@ impl<N: Net> Reactor<N> {
 
     fn accepted(&mut self, listener: u32, peer: Option<SocketAddr>) -> Emit {
         let (entry, is_overflow) = self.listeners.opened(listener);
-        entry.skips = 0;
         let settings = entry.settings;
         let overflow = if is_overflow { Flags::OVERFLOW } else { Flags::NONE };
         if entry.batch.accepted() && !entry.muted {

@@ -133,7 +133,7 @@ impl<N: Net> Reactor<N> {
         while let Some(flight) = self.connecting(slot).and_then(|connecting| connecting.in_flight.get(index).copied()) {
             match self.net.connected(flight.slot) {
                 Ok(true) => {
-                    self.promote(slot, flight, failed);
+                    self.promote(slot, flight);
                     return false;
                 }
                 // The readiness was spurious, or its reason has passed: the handshake continues.
@@ -157,17 +157,17 @@ impl<N: Net> Reactor<N> {
 
     /// The first established handshake becomes the connection; the others are dropped without an
     /// event.
-    fn promote(&mut self, slot: u32, winner: Flight, was_contested: bool) {
+    fn promote(&mut self, slot: u32, winner: Flight) {
         let Some(connecting) = self.connecting(slot) else { return };
-        let was_contested = was_contested || connecting.in_flight.len() > 1 || winner.slot != slot;
+        let was_alone = connecting.tried == 1;
         connecting.in_flight.retain(|flight| *flight != winner);
         let addr = connecting.addrs.get(winner.addr).copied();
         self.end_race(slot);
         if let Some(addr) = addr {
             self.table.set_peer(slot, addr);
         }
-        if was_contested {
-            // The recorded readiness may belong to another attempt.
+        if !was_alone {
+            // The recorded readiness may belong to another attempt, also to one that has failed.
             self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
             let token = self.token(slot);
             if self.net.promote(winner.slot, slot, token).is_err() {
@@ -220,15 +220,7 @@ impl<N: Net> Reactor<N> {
                 return;
             }
             match self.begin_attempt(slot, addr) {
-                Ok(()) => {
-                    let flags = &mut self.table.entry_mut(slot).flags;
-                    if is_first {
-                        // Nothing is known of this attempt, whatever was reported of an earlier one,
-                        // also late.
-                        flags.set(Flags::READINESS, false);
-                    }
-                    return flags.set(Flags::REGISTERED, true);
-                }
+                Ok(()) => return self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
                 // An unused kernel pipe had the descriptor that is needed.
                 Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
                 // The failure does not depend on the address: it is tried again after a pause, or

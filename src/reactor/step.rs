@@ -360,7 +360,7 @@ impl<'a, N: Net> Step<'a, N> {
     /// Events that the system has reported, and that no step has handled yet, came before a limit
     /// that expires now. Returns whether they ended the connection.
     pub(super) fn ends_by_itself(&mut self) -> bool {
-        if self.entry.flags.has(Flags::ERROR | Flags::HANGUP) {
+        if self.is_connected() && self.entry.flags.has(Flags::ERROR | Flags::HANGUP) {
             self.check_error();
         }
         if self.entry.state == State::Broken {

@@ -94,17 +94,13 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Listeners whose back-off ends now try again; at a stop's limit the remaining sockets are
-    /// destroyed.
-    pub(super) fn listeners_due(&mut self, now: u64) {
-        if self.listeners.retry_at.is_some_and(|at| at <= now) {
-            self.listeners.retry();
-        }
+    /// At a stop's limit the remaining sockets are destroyed.
+    pub(super) fn stops_due(&mut self, now: u64) {
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_descriptor(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
                 // A socket that is over already reports its own end.
-                if self.table.entry(slot).state.is_connected() && self.at(slot).ends_by_itself() {
+                if self.at(slot).ends_by_itself() {
                     self.table.wake(slot);
                 } else {
                     self.handle(slot).destroy();

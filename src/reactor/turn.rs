@@ -335,7 +335,9 @@ impl<N: Net> Reactor<N> {
             self.looked_up(token, answer);
         }
         self.counts.turns += 1;
-        self.listeners_due(self.turn.now);
+        if self.listeners.retry_at.is_some_and(|at| at <= self.turn.now) {
+            self.listeners.retry();
+        }
         self.turn.closes = self.table.closes.len();
         self.turn.woken = self.table.shared.take_woken();
         self.turn.timers = TIMERS_PER_TURN;
@@ -413,6 +415,7 @@ impl<N: Net> Reactor<N> {
         if std::mem::take(&mut self.turn.woken) {
             return Some(Emit::new(EmitKind::Woken, 0));
         }
+        self.stops_due(self.turn.now);
         if let Some(listener) = self.listeners.done.front().copied() {
             return Some(self.listener_closed(listener));
         }

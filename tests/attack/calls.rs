@@ -78,6 +78,20 @@ fn at_most_sixteen_clients_beyond_a_maximum_are_reset_between_two_polls() {
     assert!(accepts.iter().all(|count| *count <= 16 + 1) && accepts.iter().sum::<usize>() >= 100, "{accepts:?}");
 }
 
+/// Only failures in a row are a reason to pause, and between these a client was accepted and reset.
+#[test]
+fn clients_beyond_a_maximum_are_no_failures_of_accept() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let options = ListenOptions::default().max_connections(0).overflow_policy(OverflowPolicy::Reset);
+    let listener = scene.reactor.listen((HERE, 80), options).expect("a free port");
+    for _ in 0..100 {
+        faulty.once("accept", Errno::CONNABORTED);
+        let _peer = scene.peer.connect(listener.addr).expect("begun");
+        scene.run(ms(10));
+    }
+    assert_eq!(scene.story, ["dropped 10.0.0.2"; 100]);
+}
+
 #[test]
 fn a_connection_that_the_system_refuses_to_watch_fails_and_is_not_tried_again() {
     let (mut scene, faulty) = faulty_on(Network::new(7));

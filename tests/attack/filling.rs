@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
 use finale::{
-    ConnectionErrorKind, EndingKind, Event, IdleDirection, ListenOptions, Socket, SocketId, StopOptions, TimeoutKind,
+    ConnectOptions, ConnectionErrorKind, EndingKind, Event, IdleDirection, ListenOptions, LookupErrorKind, Socket,
+    SocketId, StopOptions, TimeoutKind,
 };
 use rustix::io::Errno;
 
@@ -312,4 +313,25 @@ fn a_buffer_that_is_given_replaced_or_resumed_after_the_edge_is_filled() {
     scene.with(|socket| assert_eq!(socket.take_filled().map(|buffer| buffer.len()), None, "it was not taken in time"));
     peer.finish();
     scene.expect(&["end"]);
+}
+
+/// A lookup fails, and before its error is delivered another socket has an event.
+#[test]
+fn a_buffer_for_a_socket_whose_error_is_to_come_is_refused() {
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    scene.network.name_fails("nowhere", LookupErrorKind::NotFound);
+    let id = scene.reactor.connect("nowhere:80", ConnectOptions::default()).expect("a name");
+    scene.run(Duration::ZERO);
+    peer.send(b"x");
+    scene.network.advance(SECOND);
+    let until = scene.network.now() + SECOND;
+    let mut refused = None;
+    while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
+        let mut other = socket.get(id).filter(|other| other.state().is_final());
+        if let (Event::Data(_), Some(other)) = (event, &mut other) {
+            refused = Some(other.fill(b"the first part".to_vec(), 100));
+        }
+        assert_ne!(event, Event::Filled);
+    }
+    assert_eq!(refused, Some(Err(b"the first part".to_vec())));
 }

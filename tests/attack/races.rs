@@ -221,6 +221,57 @@ fn a_winner_that_finds_no_memory_for_its_place_loses_nothing() {
     }
 }
 
+/// The system refuses to watch it, for good: it was connected, and what has arrived is delivered.
+#[test]
+fn a_winner_that_the_system_refuses_to_watch_is_connected_and_fails() {
+    for (greets, pauses) in [(false, false), (false, true), (true, false), (true, true)] {
+        let (mut scene, faulty, listener) = race(1, fast().start_paused(pauses));
+        let script = if greets { Script::new().send(b"greeting") } else { Script::new() };
+        let _play = listener.play(script.receive_end());
+        faulty.once("promote", Errno::PERM);
+        faulty.always("register", Errno::PERM);
+        scene.run(ms(21));
+        // Established, with all that the peer has sent, before the reactor looks again.
+        scene.network.advance(SECOND);
+        scene.run(SECOND);
+        assert_eq!((faulty.failures("promote"), faulty.failures("register")), (1, 1));
+        let mut story = scene.story.split_off(2);
+        if greets && pauses {
+            assert_eq!(story.pop().as_deref(), Some("peerended(reset)"), "its bytes are unread");
+            scene.with(|socket| socket.resume());
+            scene.run(SECOND);
+            story.append(&mut scene.story.split_off(2));
+        }
+        let error = story.iter().position(|line| line.starts_with("error")).expect("it has failed");
+        let before: &[&str] = if greets { &["connect", "ready", "data greeting"] } else { &["connect", "ready"] };
+        assert_eq!(&story[..error], before);
+        assert_eq!(&story[error + 1..], ["close"]);
+        scene.story.clear();
+        scene.rest();
+    }
+}
+
+/// Its peer has accepted the attempt, which has a slot of its own, and the reactor has not looked
+/// again.
+#[test]
+fn an_attempt_of_a_race_ends_with_its_reactor_as_every_connection_does() {
+    for is_abandoned in [false, true] {
+        let (mut scene, _, listener) = race(1, fast());
+        scene.run(ms(21));
+        scene.network.advance(SECOND);
+        let peer = listener.accept().expect("the second attempt was established");
+        let Scene { reactor, network, .. } = scene;
+        assert_eq!((reactor.len(), network.descriptors()), (1, 2), "both attempts are in flight");
+        match is_abandoned {
+            true => reactor.abandon(),
+            false => drop(reactor),
+        }
+        network.advance(SECOND);
+        assert_eq!((peer.has_fin(), peer.is_reset()), (is_abandoned, !is_abandoned));
+        assert_eq!(network.descriptors(), 0);
+    }
+}
+
 /// The same through the network's own faults.
 #[test]
 fn connects_that_find_no_descriptor_for_a_second_use_up_no_address() {
@@ -274,18 +325,26 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
     });
 }
 
+/// It comes while the next has not begun, and while it is in flight.
 #[test]
 fn late_news_of_an_attempt_that_has_failed_says_nothing_of_the_next() {
-    let (mut scene, faulty) = faulty_on(Network::new(7));
-    let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
-    let addrs = [SocketAddr::new(THERE, 81), SocketAddr::new(THERE, 80)];
-    scene.reactor.connect(&addrs[..], fast().notify_peer_ended(true)).expect("a list of addresses");
-    faulty.always_after_one("connect", Errno::MFILE);
-    scene.run(ms(5));
-    assert_eq!(faulty.failures("connect"), 1, "the first was refused");
-    faulty.heal();
-    let gone = Readiness { readable: true, read_closed: true, write_closed: true, error: true, ..Default::default() };
-    faulty.news(0, gone);
-    scene.run(ms(5));
-    reaches_the_good_one(&mut scene, 0, "late news");
+    for is_late in [false, true] {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        let _listener = scene.peer.listen((THERE, 80).into()).expect("a free port");
+        let addrs = [SocketAddr::new(THERE, 81), SocketAddr::new(THERE, 80)];
+        scene.reactor.connect(&addrs[..], fast().notify_peer_ended(true)).expect("a list of addresses");
+        faulty.always_after_one("connect", Errno::MFILE);
+        scene.run(ms(5));
+        assert_eq!(faulty.failures("connect"), 1, "the first was refused");
+        faulty.heal();
+        scene.network.set_latency(ms(10));
+        if is_late {
+            scene.run(ms(20));
+            assert_eq!(faulty.orders().tokens.len(), 2, "the second is in flight");
+            scene.network.advance(ms(20));
+        }
+        let gone = Readiness { read_closed: true, write_closed: true, error: true, ..Default::default() };
+        faulty.news(0, gone);
+        reaches_the_good_one(&mut scene, 0, "late news");
+    }
 }

@@ -200,6 +200,83 @@ fn a_reset_before_the_limit_of_a_stop_is_reported_though_one_poll_finds_both() {
     drop(peers);
 }
 
+/// The peer has finished before the limit, and its socket waits after a hundred others.
+#[test]
+fn an_end_that_came_in_time_ends_a_lingering_close_though_its_socket_was_queued() {
+    const LINGER: Duration = ms(2000);
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default().close_timeout(LINGER));
+    let client = scene.peer.connect(SocketAddr::new(HERE, 80)).expect("begun");
+    scene.run(ms(100));
+    let id = scene.socket.expect("accepted");
+    scene.with(|socket| {
+        socket.end();
+        socket.discard();
+    });
+    let begun = scene.network.now();
+    scene.run(LINGER - ms(22));
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    client.send(b"what is dropped");
+    client.finish();
+    scene.network.advance(ms(12));
+    assert!(scene.network.now() < begun + LINGER);
+    let how = with_slow_handlers(&mut scene, LINGER, |_, socket, event| match event {
+        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
+        _ => None,
+    });
+    assert_eq!(how, Some(EndingKind::Confirmed));
+}
+
+#[test]
+fn an_end_before_the_limit_of_a_stop_is_read_though_one_poll_finds_both() {
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
+    let client = scene.peer.connect(listener.addr).expect("begun");
+    scene.run(ms(100));
+    let stop = StopOptions::default().grace(ms(100)).limit(ms(500));
+    scene.reactor.stop_listener(listener.id, stop).expect("open");
+    scene.run(ms(400));
+    assert!(client.has_fin(), "the grace is over");
+    client.finish();
+    // A slow handler: the end arrives shortly after it has begun.
+    scene.network.advance(ms(150));
+    scene.run(ms(100));
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
+}
+
+/// The limit of the stop has found the reset, the turn was left for a timer before the error was
+/// delivered, and a second stop strikes at once.
+#[test]
+fn a_reset_that_a_stop_has_found_is_reported_though_a_second_stop_destroys_what_is_left() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default());
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default().start_paused(true)).expect("a free port");
+    let client = scene.peer.connect(listener.addr).expect("begun");
+    scene.run(ms(100));
+    let id = scene.socket.expect("accepted");
+    scene.reactor.stop_listener(listener.id, StopOptions::default().grace(None).limit(ms(500))).expect("open");
+    scene.run(ms(400));
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    client.reset();
+    scene.network.advance(ms(150));
+    let timer = scene.reactor.set_timer(ms(1));
+    let mut story = Vec::new();
+    let end = scene.network.now() + ms(1000);
+    while let Some((socket, event)) = scene.reactor.next_before(end).expect("it continues") {
+        if socket.id() == id {
+            story.push(event.to_string());
+        }
+        if event == Event::Timer(timer) {
+            assert!(story.is_empty(), "its turn has not come yet: {story:?}");
+            let now = StopOptions::default().limit(Duration::ZERO);
+            scene.reactor.stop_listener(listener.id, now).expect("its socket lives");
+        }
+        scene.network.spend(HANDLER);
+    }
+    let [error, close] = &*story else { panic!("{story:?}") };
+    assert!(error.starts_with("error: reset") && close.starts_with("close: error: reset"), "{story:?}");
+}
+
 #[test]
 fn a_broken_connection_that_is_paused_with_its_last_bytes_reports_its_error_at_once() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().start_paused(true));
