@@ -346,11 +346,11 @@ impl<'a> Socket<'a> {
     /// Requests [`Event::Drain`](crate::Event::Drain) for when the queue has gone down to the
     /// low-water mark, even if it was never full. With a mark of 0, everything that was written
     /// until now is with our kernel then. Returns `false`, and no event follows, if the queue is
-    /// not above the mark, or after `end()`.
+    /// not above the mark, after `end()`, or if the connection has failed.
     pub fn request_drain(&mut self) -> bool {
         let (queued_bytes, ended) = (self.queued_bytes(), self.end_called());
         let low = self.settings().map_or(0, |settings| settings.low_water_bytes);
-        let waits = !ended && queued_bytes > low && self.living().is_some();
+        let waits = !ended && queued_bytes > low && self.living().is_some() && !self.state().is_final();
         if waits {
             self.context.table.entry_mut(self.slot).flags.set(Flags::FULL, true);
         }

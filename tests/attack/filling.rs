@@ -317,10 +317,12 @@ fn a_buffer_that_is_given_replaced_or_resumed_after_the_edge_is_filled() {
 
 /// A lookup fails, and before its error is delivered another socket has an event.
 #[test]
-fn a_buffer_for_a_socket_whose_error_is_to_come_is_refused() {
+fn a_socket_whose_error_is_to_come_takes_no_buffer_and_will_not_drain() {
     let (mut scene, peer) = Scene::served(ListenOptions::default());
     scene.network.name_fails("nowhere", LookupErrorKind::NotFound);
-    let id = scene.reactor.connect("nowhere:80", ConnectOptions::default()).expect("a name");
+    let options = ConnectOptions::default().low_water_mark(0);
+    let id = scene.reactor.connect("nowhere:80", options).expect("a name");
+    scene.reactor.socket(id).expect("begun").write(b"question").expect("room");
     scene.run(Duration::ZERO);
     peer.send(b"x");
     scene.network.advance(SECOND);
@@ -329,9 +331,9 @@ fn a_buffer_for_a_socket_whose_error_is_to_come_is_refused() {
     while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
         let mut other = socket.get(id).filter(|other| other.state().is_final());
         if let (Event::Data(_), Some(other)) = (event, &mut other) {
-            refused = Some(other.fill(b"the first part".to_vec(), 100));
+            refused = Some((other.fill(b"the first part".to_vec(), 100), other.request_drain()));
         }
-        assert_ne!(event, Event::Filled);
+        assert!(!matches!(event, Event::Filled | Event::Drain), "{event}");
     }
-    assert_eq!(refused, Some(Err(b"the first part".to_vec())));
+    assert_eq!(refused, Some((Err(b"the first part".to_vec()), false)));
 }
