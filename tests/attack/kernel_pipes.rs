@@ -146,6 +146,18 @@ fn only_the_last_kernel_pipe_before_our_fin_is_sent_with_the_promise_of_more() {
 }
 
 #[test]
+fn without_bytes_in_a_pipe_forward_is_a_write_of_nothing() {
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().high_water_mark(100).write_limit(100));
+    scene.with(|socket| {
+        let id = socket.id();
+        assert_eq!(socket.forward(id), Ok(Backpressure::Room));
+        assert_eq!(socket.write(&[0; 100]), Ok(Backpressure::Full));
+        assert_eq!(socket.forward(id), Ok(Backpressure::Full), "and not refused");
+        assert_eq!(socket.queued_bytes(), 100);
+    });
+}
+
+#[test]
 fn a_dead_peer_of_a_paused_socket_with_a_request_for_a_pipe_is_an_error_at_once() {
     for is_unread in [false, true] {
         let (mut scene, peer) = Scene::served(ListenOptions::default());
