@@ -273,6 +273,24 @@ fn a_single_byte_of_a_buffer_comes_before_the_end_or_the_error() {
 }
 
 #[test]
+fn an_empty_buffer_of_a_broken_connection_is_not_filled_whatever_the_read_returns() {
+    for errno in [Errno::AGAIN, Errno::CONNRESET] {
+        let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+        scene.with(|socket| socket.pause());
+        scene.expect(&[]);
+        peer.send(b"x");
+        peer.reset();
+        scene.expect(&["peerended(reset)"]);
+        faulty.once("recv", errno);
+        scene.with(|socket| {
+            socket.fill(Vec::new(), 9).expect("it can be read");
+            socket.resume();
+        });
+        scene.expect(&["error reset by the peer", "close"]);
+    }
+}
+
+#[test]
 fn a_dead_peer_of_an_empty_buffer_is_an_error_at_once_paused_or_not() {
     for stop in
         [|_: &mut Socket<'_>| (), |socket: &mut Socket<'_>| socket.pause(), |socket: &mut Socket<'_>| socket.hold()]
