@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use support::faulty::faulty_on;
 use support::ms;
-use support::scene::{HERE, Scene};
+use support::scene::{HERE, Scene, THERE};
 
 /// How long a handler takes.
 const HANDLER: Duration = ms(1);
@@ -312,4 +312,20 @@ fn a_peer_that_takes_everything_gets_a_megabyte_per_turn_however_the_bytes_were_
         assert_eq!(turns.filter(|sends| *sends > 0).collect::<Vec<_>>(), [1; 4]);
         assert_eq!(faulty.orders().sent, [(PART, false); 4]);
     }
+}
+
+/// The process was stopped meanwhile, and so many sockets are ready that the limit strikes first.
+#[test]
+fn addresses_that_were_found_are_not_delivered_after_the_connect_timeout() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default());
+    scene.network.name("host.example", vec![THERE, IpAddr::from([10, 0, 0, 3])]);
+    let options = ConnectOptions::default().connect_timeout(ms(500));
+    let id = scene.reactor.connect(("host.example", 80), options).expect("a name");
+    let now = scene.network.now();
+    assert!(scene.reactor.next_before(now).expect("it continues").is_none(), "the lookup begins");
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(1000));
+    scene.run(ms(1000));
+    assert!(matches!(&*scene.stories[&id], [error, close] if error.starts_with("error timed out") && close == "close"));
 }
