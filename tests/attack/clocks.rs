@@ -427,6 +427,21 @@ fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
     assert!(matches!(event, Event::Error(_)), "{event:?}");
 }
 
+/// Our FIN leaves without an event, in the last turn before that.
+#[test]
+fn the_limit_of_a_state_counts_from_the_last_turn_before_a_loop_stays_away() {
+    let mut scene = Scene::new();
+    let _peer = scene.serve(ListenOptions::default().half_closed_timeout(SECOND));
+    let id = scene.socket.expect("accepted");
+    scene.reactor.socket(id).expect("it lives").end();
+    let now = scene.network.now();
+    assert!(scene.reactor.next_before(now).expect("it continues").is_none(), "one turn");
+    scene.network.advance(10 * SECOND);
+    let now = scene.network.now();
+    let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("it is long over");
+    assert!(matches!(event, Event::Error(_)), "{event:?}");
+}
+
 /// No byte has moved so far: neither end has said anything.
 #[test]
 fn the_silence_of_a_connection_that_we_have_opened_counts_from_its_beginning() {

@@ -295,8 +295,8 @@ fn a_peer_that_takes_everything_gets_a_megabyte_per_turn_however_the_bytes_were_
     const PART: usize = 1 << 20;
     type Write = fn(&mut Socket<'_>);
     let writes: [Write; 2] = [
-        |socket| drop(socket.write_owned(vec![0; 4 * PART]).expect("open")),
-        |socket| (0..64).for_each(|_| drop(socket.write(&[0; PART / 16]).expect("open"))),
+        |socket| _ = socket.write_owned(vec![0; 4 * PART]).expect("open"),
+        |socket| (0..64).for_each(|_| _ = socket.write(&[0; PART / 16]).expect("open")),
     ];
     for write in writes {
         let network = Network::new(7);
