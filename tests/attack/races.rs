@@ -12,7 +12,7 @@ use rustix::io::Errno;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use support::alone::alone;
-use support::faulty::{Faulty, FaultyNet, faulty_on, flags};
+use support::faulty::{Faulty, FaultyNet, faulty_on};
 use support::scene::{Scene, THERE};
 use support::{Transcript, What, dial, ms};
 
@@ -138,27 +138,6 @@ fn a_shortage_of_descriptors_does_not_spin_without_a_delay_between_attempts() {
         assert!((2..=60).contains(&tries) && calls <= 500, "{tries} attempts in a second, with {calls} calls");
         faulty.heal();
         reaches_the_good_one(&mut scene, 1, "no delay");
-    }
-}
-
-/// Its time has not come, or the pause after a shortage is not over.
-#[test]
-fn calls_and_reports_during_a_race_begin_no_attempt_early() {
-    for is_short in [false, true] {
-        let (mut scene, faulty, _listener) = race(3, ConnectOptions::default().attempt_delay(SECOND));
-        if is_short {
-            faulty.always("connect", Errno::NOBUFS);
-        }
-        scene.run(ms(5));
-        for _ in 0..400 {
-            scene.with(|socket| _ = socket.write(b"x").expect("it lives"));
-            if !is_short {
-                faulty.news(0, flags("in out"));
-            }
-            scene.run(ms(1));
-        }
-        let attempts = faulty.count("connect");
-        assert!(if is_short { (15..=21).contains(&attempts) } else { attempts == 1 }, "{is_short} {attempts}");
     }
 }
 

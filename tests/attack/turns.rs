@@ -289,32 +289,7 @@ fn a_turn_that_is_under_way_is_due_at_once_though_no_socket_is_at_hand() {
     assert_eq!(event, Event::Woken);
 }
 
-/// Other sockets are served in between.
-#[test]
-fn a_peer_that_takes_everything_gets_a_megabyte_per_turn_however_the_bytes_were_written() {
-    const PART: usize = 1 << 20;
-    type Write = fn(&mut Socket<'_>);
-    let writes: [Write; 2] = [
-        |socket| _ = socket.write_owned(vec![0; 4 * PART]).expect("open"),
-        |socket| (0..64).for_each(|_| _ = socket.write(&[0; PART / 16]).expect("open")),
-    ];
-    for write in writes {
-        let network = Network::new(7);
-        network.set_buffers(8 * PART, 8 * PART);
-        let (mut scene, faulty) = faulty_on(network);
-        let _peer = scene.serve(ListenOptions::default());
-        scene.expect(&[]);
-        faulty.take_log();
-        scene.with(write);
-        scene.expect(&["drain"]);
-        let log = faulty.take_log();
-        let turns = log.split(|call| *call == "poll").map(|turn| turn.iter().filter(|call| **call == "send").count());
-        assert_eq!(turns.filter(|sends| *sends > 0).collect::<Vec<_>>(), [1; 4]);
-        assert_eq!(faulty.orders().sent, [(PART, false); 4]);
-    }
-}
-
-/// The process was stopped meanwhile, and so many sockets are ready that the limit strikes first.
+/// The process was stopped meanwhile, and a hundred sockets are ready: the limit strikes first.
 #[test]
 fn addresses_that_were_found_are_not_delivered_after_the_connect_timeout() {
     let mut scene = Scene::new();
