@@ -7,13 +7,13 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use finale::net::{Net, Readiness};
-use finale::sim::{Network, PeerSocket};
+use finale::sim::{Network, PeerSocket, Reach};
 use finale::{
     CloseMode, ConnectOptions, ConnectionErrorKind, Event, IdleDirection, KeepAlive, ListenOptions, Socket, TimeoutKind,
 };
 use rustix::io::Errno;
 
-use support::faulty::faulty_served;
+use support::faulty::{faulty_on, faulty_served, flags};
 use support::scene::{HERE, Scene, THERE};
 use support::{PATIENCE, Transcript, dial_narrow, ms};
 
@@ -427,6 +427,21 @@ fn a_clock_starts_before_the_reactor_returns_to_a_loop_that_stays_away() {
     assert!(matches!(event, Event::Error(_)), "{event:?}");
 }
 
+/// Our FIN leaves without an event, in the last turn before that.
+#[test]
+fn the_limit_of_a_state_counts_from_the_last_turn_before_a_loop_stays_away() {
+    let mut scene = Scene::new();
+    let _peer = scene.serve(ListenOptions::default().half_closed_timeout(SECOND));
+    let id = scene.socket.expect("accepted");
+    scene.reactor.socket(id).expect("it lives").end();
+    let now = scene.network.now();
+    assert!(scene.reactor.next_before(now).expect("it continues").is_none(), "one turn");
+    scene.network.advance(10 * SECOND);
+    let now = scene.network.now();
+    let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("it is long over");
+    assert!(matches!(event, Event::Error(_)), "{event:?}");
+}
+
 /// No byte has moved so far: neither end has said anything.
 #[test]
 fn the_silence_of_a_connection_that_we_have_opened_counts_from_its_beginning() {
@@ -442,4 +457,20 @@ fn the_silence_of_a_connection_that_we_have_opened_counts_from_its_beginning() {
     assert!(scene.story.is_empty(), "{:?}", scene.story);
     scene.run(2 * SECOND);
     assert_eq!(scene.story, ["timeout"]);
+}
+
+/// Also that a peer has finished, which restarts the limit of a connection.
+#[test]
+fn nothing_that_is_reported_of_a_handshake_puts_off_the_connect_timeout() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    scene.network.set_reach(THERE, Reach::BlackHole);
+    scene.reactor.connect((THERE, 80), ConnectOptions::default().connect_timeout(5 * SECOND)).expect("an address");
+    let began = scene.network.elapsed();
+    for words in ["rdhup", "in out rdhup", "hup", "in err"] {
+        scene.run(SECOND);
+        faulty.news(0, flags(words));
+    }
+    is_about(when(&mut scene, "error") - began, 5 * SECOND, "connect");
+    scene.run(SECOND);
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
 }

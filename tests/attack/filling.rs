@@ -244,6 +244,53 @@ fn a_dead_peer_with_a_part_of_a_buffer_is_noticed_at_once_and_fails_when_that_is
     }
 }
 
+/// Whatever the read that follows returns.
+#[test]
+fn a_single_byte_of_a_buffer_comes_before_the_end_or_the_error() {
+    let reads = [None, Some(Errno::AGAIN), Some(Errno::CONNRESET)];
+    for (is_paused, is_reset) in [(false, false), (false, true), (true, false), (true, true)] {
+        for errno in if is_paused && is_reset { &reads[..] } else { &reads[..1] } {
+            let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+            scene.with(|socket| socket.fill(Vec::new(), 99).expect("it can be read"));
+            peer.send(b"x");
+            scene.expect(&[]);
+            if is_paused {
+                scene.with(|socket| socket.pause());
+                scene.expect(&[]);
+            }
+            if is_reset {
+                peer.reset()
+            } else {
+                peer.finish()
+            }
+            if is_paused {
+                scene.expect(if is_reset { &["peerended(reset)"] } else { &[] });
+                errno.iter().for_each(|errno| faulty.once("recv", *errno));
+                scene.with(|socket| socket.resume());
+            }
+            scene.expect(if is_reset { &["filled", "error reset by the peer", "close"] } else { &["filled", "end"] });
+        }
+    }
+}
+
+#[test]
+fn an_empty_buffer_of_a_broken_connection_is_not_filled_whatever_the_read_returns() {
+    for errno in [Errno::AGAIN, Errno::CONNRESET] {
+        let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+        scene.with(|socket| socket.pause());
+        scene.expect(&[]);
+        peer.send(b"x");
+        peer.reset();
+        scene.expect(&["peerended(reset)"]);
+        faulty.once("recv", errno);
+        scene.with(|socket| {
+            socket.fill(Vec::new(), 9).expect("it can be read");
+            socket.resume();
+        });
+        scene.expect(&["error reset by the peer", "close"]);
+    }
+}
+
 #[test]
 fn a_dead_peer_of_an_empty_buffer_is_an_error_at_once_paused_or_not() {
     for stop in

@@ -129,6 +129,34 @@ fn a_peer_that_takes_some_bytes_of_a_kernel_pipe_restarts_the_write_timeout() {
     assert!(pair.closes.is_empty(), "{:?}", pair.closes);
 }
 
+/// Otherwise our kernel would hold the bytes back, or send our FIN in a segment of its own.
+#[test]
+fn only_the_last_kernel_pipe_before_our_fin_is_sent_with_the_promise_of_more() {
+    let mut pair = Pair::new(ListenOptions::default());
+    pair.stall(500);
+    assert_eq!(std::mem::take(&mut pair.faulty.orders().sent), [(500, false)]);
+    pair.faulty.always("splice_out", Errno::NOBUFS);
+    pair.stall(600);
+    pair.stall(700);
+    pair.reactor.socket(pair.ids[1]).expect("it lives").end();
+    pair.run(SECOND);
+    pair.faulty.heal();
+    pair.run(SECOND);
+    assert_eq!(pair.faulty.orders().sent, [(600, false), (700, true)]);
+}
+
+#[test]
+fn without_bytes_in_a_pipe_forward_is_a_write_of_nothing() {
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().high_water_mark(100).write_limit(100));
+    scene.with(|socket| {
+        let id = socket.id();
+        assert_eq!(socket.forward(id), Ok(Backpressure::Room));
+        assert_eq!(socket.write(&[0; 100]), Ok(Backpressure::Full));
+        assert_eq!(socket.forward(id), Ok(Backpressure::Full), "and not refused");
+        assert_eq!(socket.queued_bytes(), 100);
+    });
+}
+
 #[test]
 fn a_dead_peer_of_a_paused_socket_with_a_request_for_a_pipe_is_an_error_at_once() {
     for is_unread in [false, true] {

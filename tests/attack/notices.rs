@@ -192,6 +192,19 @@ fn a_fin_of_a_paused_connection_is_delivered_only_with_early_notice() {
     }
 }
 
+/// The connection was half-closed, and now it is dead.
+#[test]
+fn a_reset_after_a_fin_that_was_delivered_early_is_delivered_too() {
+    let (mut scene, peer) = Scene::served(paused().notify_peer_ended(true));
+    peer.send(b"unread");
+    peer.finish();
+    scene.expect(&["peerended(fin)"]);
+    peer.reset();
+    scene.expect(&["peerended(reset)"]);
+    scene.with(|socket| socket.resume());
+    scene.expect(&["data unread", "error reset by the peer", "close"]);
+}
+
 #[test]
 fn the_early_notice_of_a_socket_that_reads_names_a_fin() {
     let (mut scene, peer) = Scene::served(ListenOptions::default().notify_peer_ended(true));

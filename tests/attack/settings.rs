@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
-use finale::{Backpressure, EndingKind, Event, ListenOptions};
+use finale::{Backpressure, CloseMode, EndingKind, Event, ListenOptions};
 
 use support::scene::{HERE, Scene};
 use support::{Transcript, What, dial_narrow, ms};
@@ -20,6 +20,18 @@ fn narrow() -> (Scene, PeerSocket) {
     let mut scene = Scene::on(network, host);
     let peer = scene.serve(ListenOptions::default().high_water_mark(1000));
     (scene, peer)
+}
+
+// --- close mode ---
+
+#[test]
+fn a_socket_that_waits_for_the_acknowledgement_is_handed_off_at_once() {
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    scene.answer_into_the_void(&peer);
+    scene.expect(&[]);
+    scene.with(|socket| socket.set_close_mode(CloseMode::HandOff));
+    scene.run(ms(1));
+    assert_eq!((scene.story.as_slice(), scene.how()), (["close".to_owned()].as_slice(), &EndingKind::HandedOff));
 }
 
 // --- half open ---

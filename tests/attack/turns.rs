@@ -13,7 +13,7 @@ use rustix::io::Errno;
 
 use support::faulty::faulty_on;
 use support::ms;
-use support::scene::{HERE, Scene};
+use support::scene::{HERE, Scene, THERE};
 
 /// How long a handler takes.
 const HANDLER: Duration = ms(1);
@@ -364,4 +364,20 @@ fn a_turn_that_is_under_way_is_due_at_once_though_no_socket_is_at_hand() {
     assert!(scene.reactor.next_deadline().is_some_and(|due| due <= now), "the wake is not delivered yet");
     let (_, event) = scene.reactor.next_before(now).expect("it continues").expect("the wake");
     assert_eq!(event, Event::Woken);
+}
+
+/// The process was stopped meanwhile, and a hundred sockets are ready: the limit strikes first.
+#[test]
+fn addresses_that_were_found_are_not_delivered_after_the_connect_timeout() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default());
+    scene.network.name("host.example", vec![THERE, IpAddr::from([10, 0, 0, 3])]);
+    let options = ConnectOptions::default().connect_timeout(ms(500));
+    let id = scene.reactor.connect(("host.example", 80), options).expect("a name");
+    let now = scene.network.now();
+    assert!(scene.reactor.next_before(now).expect("it continues").is_none(), "the lookup begins");
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(1000));
+    scene.run(ms(1000));
+    assert!(matches!(&*scene.stories[&id], [error, close] if error.starts_with("error timed out") && close == "close"));
 }

@@ -346,7 +346,21 @@ pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
     socket.set_idle_timeout(None);
     socket.set_close_mode(CloseMode::HandOff);
     socket.set_nodelay(true);
+    socket.set_farewell(true);
+    socket.postpone_farewell();
+    socket.set_answered();
+    socket.set_deadline(None);
+    socket.set_allow_half_open(true);
+    socket.set_low_water_mark(1);
+    socket.splice_next();
     check(socket.write(b"x") == Err(Error::Gone), "a placeholder refuses a write")?;
+    check(socket.fill(Vec::new(), 1).is_err() && socket.take_filled().is_none(), "a placeholder fills no buffer")?;
+    check(socket.forward(id) == Err(Error::Gone) && !socket.request_drain(), "a placeholder passes on nothing")?;
+    let limits = (socket.high_water_mark(), socket.write_limit(), socket.close_timeout());
+    check(limits == (0, 0, None), "a placeholder has no limits")?;
+    let facts = [socket.is_filling(), socket.has_unread(), socket.is_discarding(), socket.is_overflow()];
+    let settings = [socket.allows_half_open(), socket.is_farewell_due(), socket.is_unix(), socket.peer_ended()];
+    check(facts == [false; 4] && settings == [false; 4], "nothing is the case for a placeholder")?;
     check(socket.set_keep_alive(None) == Err(Error::Gone), "a placeholder has no keep-alive")?;
     check(socket.get(id).is_none() && !socket.end_called() && !socket.is_paused(), "a placeholder has no socket")?;
     check(Look::at(socket).queued_bytes == 0 && socket.peer_addr().is_none(), "a placeholder has no peer")
