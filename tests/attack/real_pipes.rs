@@ -86,7 +86,7 @@ fn a_sink_that_dies_with_kernel_pipes_is_an_error_at_once_and_its_counts_are_rig
         });
     }
     let ending = ending.expect("closed");
-    assert!(died.elapsed() < ms(1000), "{:?}", died.elapsed());
+    assert!(died.elapsed() < PATIENCE / 2, "{:?}", died.elapsed());
     assert!(matches!(&ending.kind, EndingKind::Failed(error) if error.kind == ConnectionErrorKind::Reset), "{ending}");
     assert_eq!(ending.bytes_written + ending.bytes_unsent, forwarded, "{ending}");
 }
@@ -103,14 +103,15 @@ fn a_held_source_that_dies_is_noticed_at_once() {
         assert_eq!((socket.id(), event), (source, &Event::PeerEnded(PeerEnd::Reset)));
         true
     });
-    assert!(died.elapsed() < ms(1000));
+    assert!(died.elapsed() < PATIENCE / 2, "{:?}", died.elapsed());
 }
 
 #[test]
 fn the_write_timeout_of_a_sink_with_kernel_pipes_is_neither_early_nor_late() {
+    let began = Instant::now();
     let mut pair = Pair::new(ListenOptions::default().write_timeout(ms(700)));
     pair.fill_sink();
-    let (began, sink, mut struck) = (Instant::now(), pair.sink, None);
+    let (sink, mut struck) = (pair.sink, None);
     while struck.is_none() {
         pair.story.until(|socket, event| {
             if let Event::Error(failure) = event {
@@ -121,7 +122,9 @@ fn the_write_timeout_of_a_sink_with_kernel_pipes_is_neither_early_nor_late() {
             true
         });
     }
-    assert!(struck.is_some_and(|after| (ms(600)..ms(3000)).contains(&after)), "{struck:?}");
+    // Nothing can wait before the beginning. That it isn't late to the millisecond is a matter of the
+    // simulated network: here other programs may have the processors.
+    assert!(struck.is_some_and(|after| (ms(700)..PATIENCE).contains(&after)), "{struck:?}");
 }
 
 /// It takes a little of what our kernel and the pipes hold, and is alive.
@@ -155,20 +158,21 @@ fn read_on(backend: TcpListener, streams: usize, stop: &Arc<AtomicBool>) {
     });
 }
 
-/// A client that sends a byte and waits for it, again and again: the longest wait.
+/// A client that sends a byte and waits for it, again and again: the longest wait, in events of the
+/// reactor. A time would also count that other programs have the processors.
 struct Asking {
     client: TcpStream,
-    asked: Option<Instant>,
-    worst: Duration,
+    waits: Option<usize>,
+    worst: usize,
 }
 
 impl Asking {
     fn look(&mut self) {
-        if self.asked.is_none() && self.client.write(b"?").is_ok_and(|count| count == 1) {
-            self.asked = Some(Instant::now());
+        if self.waits.is_none() && self.client.write(b"?").is_ok_and(|count| count == 1) {
+            self.waits = Some(0);
         }
         if self.client.read(&mut [0; 10]).is_ok_and(|count| count > 0) {
-            self.worst = self.worst.max(self.asked.take().map_or(Duration::ZERO, |asked| asked.elapsed()));
+            self.worst = self.worst.max(self.waits.take().unwrap_or_default());
         }
     }
 }
@@ -187,16 +191,19 @@ fn endless_streams_through_kernel_pipes_or_buffers_delay_neither_a_timer_nor_ano
         let [front, fills, echo] =
             [(); 3].map(|()| reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a free port"));
         let _writers = [front, fills].map(|listener| Writers::new(listener.addr.ip().expect("IP"), streams));
-        let mut asking = Asking { client: dial(echo.addr), asked: None, worst: Duration::ZERO };
+        let mut asking = Asking { client: dial(echo.addr), waits: None, worst: 0 };
         asking.client.set_nonblocking(true).expect("open");
-        let (mut pipes, mut late, mut spliced, mut filled) = (Pipes::new(), Duration::ZERO, 0, 0);
+        let (mut pipes, mut late, mut worst_late, mut spliced, mut filled) = (Pipes::new(), 0, 0, 0, 0);
         let (began, mut due) = (Instant::now(), Instant::now() + tick);
         reactor.set_timer(tick);
-        while began.elapsed() < ms(1500) {
+        while began.elapsed() < ms(1500) || spliced < 100 || filled < 20 {
+            assert!(began.elapsed() < PATIENCE, "{spliced} spliced, {filled} filled");
             asking.look();
             let Some((mut socket, event)) = reactor.next_before(Instant::now() + ms(1)).expect("it continues") else {
                 continue;
             };
+            asking.waits = asking.waits.map(|events| events + 1);
+            late += usize::from(Instant::now() > due);
             spliced += usize::from(matches!(event, Event::Spliced(_)));
             if pipes.handle(&mut socket, &event) {
                 continue;
@@ -217,7 +224,8 @@ fn endless_streams_through_kernel_pipes_or_buffers_delay_neither_a_timer_nor_ano
                 }
                 Event::Data(bytes) => _ = socket.write(bytes).expect("open"),
                 Event::Timer(_) => {
-                    late = late.max(due.elapsed());
+                    worst_late = worst_late.max(late);
+                    late = 0;
                     due = Instant::now() + tick;
                     socket.set_timer(tick);
                 }
@@ -225,8 +233,8 @@ fn endless_streams_through_kernel_pipes_or_buffers_delay_neither_a_timer_nor_ano
             }
         }
         stop.store(true, Ordering::Relaxed);
-        assert!(spliced > 100 && filled > 20, "{spliced} spliced, {filled} filled");
-        assert!(asking.worst < ms(500) && late < ms(500), "{streams} streams: {:?}, {late:?}", asking.worst);
+        let worst = asking.worst.max(worst_late).max(late);
+        assert!(worst < 300, "{streams} streams: an answer after {} events, a timer after {worst_late}", asking.worst);
     }
 }
 
