@@ -487,7 +487,8 @@ impl Network {
         program.longest_turn.max(world.busy - program.turn_began)
     }
 
-    /// How many things have happened by themselves: packets, timers, late readiness.
+    /// How many things have happened that a program may have calls for: packets, timers, late
+    /// readiness, and reads that have found bytes.
     #[must_use]
     pub(crate) fn happenings(&self) -> u64 {
         self.world.borrow().happenings

@@ -42,8 +42,8 @@ impl Run {
         Ok(())
     }
 
-    /// The number of system calls is bounded by what happened: events, packets, and the readiness
-    /// that faults invent.
+    /// The number of system calls is bounded by what happened: events, packets, bytes that were read,
+    /// and the readiness that faults invent.
     fn check_calls(&self) -> Result<(), Violation> {
         let network = &self.state.network;
         let (calls, happenings) = (network.calls(), network.happenings() + self.state.events);
