@@ -197,9 +197,12 @@ impl Table {
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
+        // A read that lacked memory is repeated first: the peer may have sent in time.
+        let waits = extra.is_some_and(|extra| extra.retry_at.is_some());
         // At the same tick a limit that ends the socket takes precedence over an event about its
         // silence.
-        [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten().min_by_key(|(due, _)| *due)
+        let all = [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten();
+        all.filter(|(_, due)| !waits || !due.is_for_reading(settings)).min_by_key(|(due, _)| *due)
     }
 
     /// The deadline of a socket that is put aside, or that the program has changed, is filed at the

@@ -394,6 +394,28 @@ fn the_limits_go_on_counting_while_a_call_fails() {
     }
 }
 
+/// It has sent before the limit; only the pause before the next try lasts longer.
+#[test]
+fn a_peer_is_not_silent_while_a_read_lacks_memory() {
+    for is_half_closed in [false, true] {
+        let options = ListenOptions::default().half_closed_timeout(ms(100));
+        let (mut scene, peer, faulty) = faulty_served(options);
+        scene.with(|socket| match is_half_closed {
+            true => socket.end(),
+            false => socket.set_idle_timeout(ms(100)),
+        });
+        scene.run(ms(90));
+        faulty.once("recv", Errno::NOMEM);
+        peer.send(b"in time");
+        scene.run(ms(60));
+        assert_eq!(faulty.failures("recv"), 1, "it was tried, and failed once");
+        assert_eq!(scene.story, ["data in time"]);
+        scene.run(SECOND);
+        let silence = if is_half_closed { "error" } else { "timeout" };
+        assert!(scene.story[1].starts_with(silence), "then it is: {:?}", scene.story);
+    }
+}
+
 /// After the peer's end there is nothing to read, so a write that fails ends the connection at
 /// once, and the queued bytes are not tried again.
 #[test]
