@@ -61,7 +61,10 @@ impl Clock {
         let retry = if faults.no_memory > 0.0 { RETRY } else { 0 };
         let edge = if faults.late_edge > 0.0 { LATE_EDGE } else { 0 };
         let cost = TURNS * network.longest_turn(host);
-        Self { now, late: TICKS + cost + retry, cost, retry, edge: edge + retry }
+        // A limit may wait until a call that lacked memory is repeated, and for another one that
+        // lacks it then. Either repetition is late like any timer.
+        let late = if retry > 0 { 3 * (TICKS + cost) + 2 * retry } else { TICKS + cost };
+        Self { now, late, cost, retry, edge: edge + retry }
     }
 
     /// The earliest time from which an acknowledgement counts, if the reactor may have queried it:
