@@ -5,7 +5,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use finale::{
     Backpressure, ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, PeerEnd, Pipes, Reactor,
