@@ -56,7 +56,8 @@ fn drops_its_buffer(model: &SocketModel, ending: &Ending, socket: &Socket<'_>, t
         // A limit takes the error of a dead connection first.
         EndingKind::Failed(failure) => {
             let may_have = limits::may_have_failed(model, socket, truth, clock);
-            failure.os.is_none() || may_have || stop::may_have_expired(model, clock)
+            let may_have = may_have || stop::may_have_expired(model, clock);
+            failure.os.is_none() || may_have || stop::may_end_a_dead_one(model, clock)
         }
         EndingKind::Confirmed | EndingKind::HandedOff => false,
     }

@@ -120,11 +120,15 @@ fn limit(model: &SocketModel) -> Option<u64> {
     model.stop.and_then(|stop| stop.at.checked_add(stop.limit?))
 }
 
-/// Whether that limit has expired, or the grace, which ends a dead connection: then it waits for no
-/// byte.
+/// Whether that limit has expired: then it waits for no byte.
 pub(super) fn may_have_expired(model: &SocketModel, clock: Clock) -> bool {
+    limit(model).is_some_and(|due| clock.now >= due)
+}
+
+/// Whether the grace has expired, which ends a dead connection that the program has paused.
+pub(super) fn may_end_a_dead_one(model: &SocketModel, clock: Clock) -> bool {
     let grace = model.stop.and_then(|stop| stop.at.checked_add(stop.grace?));
-    [limit(model), grace].into_iter().flatten().any(|due| clock.now >= due)
+    grace.is_some_and(|due| clock.now >= due)
 }
 
 /// Whether the limit of a stop explains that the socket was destroyed. A socket whose error was not
