@@ -169,7 +169,7 @@ pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, c
     let settings = socket.settings()?;
     let state = socket.state();
     let waits = state.can_send() && !model.end_called && socket.queued_bytes() > 0;
-    let deadline = Some(TimeoutKind::Deadline).filter(|_| !state.is_final());
+    let deadline = Some(TimeoutKind::Deadline).filter(|_| !state.is_final() && !model.may_lack_deadline);
     let ending = Some(TimeoutKind::Ending).filter(|_| state.is_connected());
     let limits = [deadline, ending, limit_of_state(socket), Some(TimeoutKind::Write).filter(|_| waits)];
     for timer in limits.into_iter().flatten() {

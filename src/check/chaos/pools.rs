@@ -228,11 +228,13 @@ impl RunState {
 }
 
 impl SocketModel {
-    /// Gives the socket back. That removes its deadline, unless the pool discards it.
+    /// Gives the socket back. That removes its deadline, unless the pool discards it; or it does both,
+    /// if it has enough of them.
     fn give_back(&mut self, pool: &mut Pool, ticket: Ticket, socket: &mut Socket<'_>) {
         pool.give_back(ticket, &mut socket.context());
         self.driver = Driver::Pooled;
         self.deadline = self.deadline.filter(|_| socket.is_discarding());
+        self.may_lack_deadline = socket.is_discarding();
     }
 }
 

@@ -66,6 +66,8 @@ pub(super) struct SocketModel {
     pub(super) fills: bool,
     /// When the deadline is due.
     pub(super) deadline: Option<u64>,
+    /// A pool may have removed it.
+    pub(super) may_lack_deadline: bool,
     /// When the full queue that it connects to had room.
     pub(super) room_at: Option<u64>,
     /// Its listener stops.
@@ -150,6 +152,7 @@ impl SocketModel {
             fills: false,
             is_overflow: socket.is_overflow(),
             deadline: None,
+            may_lack_deadline: false,
             room_at: None,
             stop: None,
             farewell: Farewell::default(),
