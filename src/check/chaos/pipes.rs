@@ -210,7 +210,8 @@ impl Run {
             let Some(socket) = reactor.socket(model.id) else { continue };
             check_piped(&mut self.state, index, &socket)?;
             let model = &self.state.models[index];
-            let (host, sink) = (model.host, self.state.pipes.sink_of(model.id).filter(|_| model.is_paused));
+            let (host, sink) =
+                (model.host, self.state.pipes.sink_of(model.id).filter(|_| model.is_paused && !model.had_error));
             let Some(sink) = sink.and_then(|id| reactor.socket(id)) else { continue };
             let (truth, clock) = (self.state.network.truth(host, sink.id().index()), self.state.clock(host));
             let has_room = sink.state().can_send() && !sink.end_called() && sink.queued_bytes() == 0;
