@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::Reactor;
-use super::step::{RETRY_TICKS, is_transient};
+use super::step::is_transient;
 use rustix::io::Errno;
 
 use crate::error::{ConnectAttempt, ConnectionError, ConnectionErrorKind, Error, LookupErrorKind};
@@ -17,6 +17,7 @@ use crate::id::SocketId;
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{LookupAnswer, Net, Token};
 use crate::options::ConnectOptions;
+use crate::table::RETRY_TICKS;
 use crate::table::entry::Flags;
 use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;

@@ -21,12 +21,9 @@ use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
 use crate::options::{IdleDirection, Settings};
 use crate::report::{self, Transition};
-use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::extra::{Extra, Extras};
-
-/// How long a call waits after the system had no memory or no room for it, in ticks.
-pub(super) const RETRY_TICKS: u64 = 20;
+use crate::table::{RETRY_TICKS, Table};
 
 /// The result of any system call here.
 enum Outcome<T> {

@@ -11,14 +11,14 @@
 use std::time::{Duration, Instant};
 
 use super::emit::{Emit, EmitKind};
-use super::step::{RETRY_TICKS, Step, is_transient};
+use super::step::{Step, is_transient};
 use super::{Reactor, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
 use crate::options::Farewell;
 use crate::table::entry::{Entry, Flags, NIL, Next};
-use crate::table::{Due, Table};
+use crate::table::{Due, RETRY_TICKS, Table};
 use crate::ticks::{ticks, ticks_up};
 
 /// Polls and reports of one turn, besides two for each socket, while more readiness waits than fits

@@ -20,6 +20,9 @@ use crate::options::{Farewell, IdleDirection, Settings};
 /// restart no clock.
 pub(crate) const AT_ONCE_TICKS: u64 = 20;
 
+/// How long a call waits after the system had no memory or no room for it, in ticks.
+pub(crate) const RETRY_TICKS: u64 = 20;
+
 /// Where a deadline comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Due {
@@ -197,12 +200,12 @@ impl Table {
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
-        // A read that lacked memory is repeated first: the peer may have sent in time.
-        let waits = extra.is_some_and(|extra| extra.retry_at.is_some());
+        // A read that lacked memory is repeated first, once: the peer may have sent in time.
+        let waits = |at: u64| retry.is_some_and(|(retry, _)| retry < at.saturating_add(RETRY_TICKS));
         // At the same tick a limit that ends the socket takes precedence over an event about its
         // silence.
         let all = [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten();
-        all.filter(|(_, due)| !waits || !due.is_for_reading(settings)).min_by_key(|(due, _)| *due)
+        all.filter(|(at, due)| !due.is_for_reading(settings) || !waits(*at)).min_by_key(|(at, _)| *at)
     }
 
     /// The deadline of a socket that is put aside, or that the program has changed, is filed at the

@@ -30,7 +30,7 @@ use crate::options::Settings;
 use crate::ticks::Epoch;
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
-pub(crate) use clocks::{AT_ONCE_TICKS, Due};
+pub(crate) use clocks::{AT_ONCE_TICKS, Due, RETRY_TICKS};
 use entry::{Entry, Flags, NIL, Next};
 use extra::{Extra, Extras};
 use queue::COPY_BELOW_BYTES;

@@ -369,17 +369,19 @@ fn the_limits_go_on_counting_while_a_call_fails() {
     let writing = ListenOptions::default().write_timeout(5 * SECOND);
     let flushing = ListenOptions::default().close_timeout(5 * SECOND);
     let deadline = ListenOptions::default().deadline(5 * SECOND);
+    let half_closed = ListenOptions::default().half_closed_timeout(5 * SECOND);
     for (call, options, timer) in [
         ("send", writing, TimeoutKind::Write),
         ("finish", flushing, TimeoutKind::Close),
         ("recv", deadline, TimeoutKind::Deadline),
+        ("recv", half_closed, TimeoutKind::HalfClosed),
     ] {
         let (mut scene, peer, faulty) = faulty_served(options);
         faulty.always(call, Errno::NOMEM);
         let begun = scene.network.now();
         scene.with(|socket| {
             socket.write(b"answer").expect("open");
-            if call == "finish" {
+            if matches!(timer, TimeoutKind::Close | TimeoutKind::HalfClosed) {
                 socket.end();
             }
         });

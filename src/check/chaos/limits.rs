@@ -58,12 +58,11 @@ pub(super) struct Clock {
 impl Clock {
     pub(super) fn of(network: &Network, host: u32, faults: &Faults) -> Self {
         let now = network.elapsed().as_nanos() as u64;
-        let retry = if faults.no_memory > 0.0 { RETRY } else { 0 };
+        let retry = if faults.no_memory.max(faults.register_exhausted) > 0.0 { RETRY } else { 0 };
         let edge = if faults.late_edge > 0.0 { LATE_EDGE } else { 0 };
         let cost = TURNS * network.longest_turn(host);
-        // A limit may wait until a call that lacked memory is repeated, and for another one that
-        // lacks it then. Either repetition is late like any timer.
-        let late = if retry > 0 { 3 * (TICKS + cost) + 2 * retry } else { TICKS + cost };
+        // A limit may wait for the repetition of a call, which is late like any timer.
+        let late = if retry > 0 { 2 * (TICKS + cost) + retry } else { TICKS + cost };
         Self { now, late, cost, retry, edge: edge + retry }
     }
 
