@@ -19,6 +19,8 @@ use support::scene::{HERE, Scene, THERE};
 const HANDLER: Duration = ms(1);
 /// The steps up to two looks at the clock, and those of connections that are accepted meanwhile.
 const LATE: Duration = ms(60);
+/// The close timeout of a socket that waits after a hundred others.
+const LINGER: Duration = ms(2000);
 
 /// A listener, and this many connections to it.
 fn crowd(scene: &mut Scene, count: usize, options: ListenOptions) -> Vec<PeerSocket> {
@@ -45,6 +47,21 @@ fn with_slow_handlers<T>(
         scene.network.spend(HANDLER);
     }
     None
+}
+
+/// How a socket ends for which its peer does the last thing, `act`, shortly before the close timeout,
+/// while slow handlers serve all of the crowd.
+fn ending_behind(scene: &mut Scene, crowd: &[PeerSocket], id: SocketId, act: impl FnOnce()) -> Option<EndingKind> {
+    let begun = scene.network.now();
+    scene.run(LINGER - ms(22));
+    crowd.iter().for_each(|peer| peer.send(b"x"));
+    act();
+    scene.network.advance(ms(12));
+    assert!(scene.network.now() < begun + LINGER);
+    with_slow_handlers(scene, LINGER, |_, socket, event| match event {
+        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
+        _ => None,
+    })
 }
 
 /// How late a timer is, with an `act` and a slow handler for each event.
@@ -158,7 +175,6 @@ fn a_limit_counts_from_the_next_call_though_its_socket_is_queued_behind_others()
 /// others.
 #[test]
 fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was_queued() {
-    const LINGER: Duration = ms(2000);
     let mut scene = Scene::new();
     let peers = crowd(&mut scene, 100, ListenOptions::default().close_timeout(LINGER));
     let far = IpAddr::from([10, 0, 0, 3]);
@@ -169,16 +185,7 @@ fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_socket_was
     scene.run(ms(10));
     scene.network.set_delay(far, ms(990));
     scene.with(|socket| socket.end());
-    let begun = scene.network.now();
-    scene.run(LINGER - ms(22));
-    peers.iter().for_each(|peer| peer.send(b"x"));
-    scene.network.advance(ms(12));
-    assert!(scene.network.now() < begun + LINGER);
-    let how = with_slow_handlers(&mut scene, LINGER, |_, socket, event| match event {
-        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
-        _ => None,
-    });
-    assert_eq!(how, Some(EndingKind::Confirmed));
+    assert_eq!(ending_behind(&mut scene, &peers, id, || {}), Some(EndingKind::Confirmed));
 }
 
 #[test]
@@ -203,7 +210,6 @@ fn a_reset_before_the_limit_of_a_stop_is_reported_though_one_poll_finds_both() {
 /// The peer has finished before the limit, and its socket waits after a hundred others.
 #[test]
 fn an_end_that_came_in_time_ends_a_lingering_close_though_its_socket_was_queued() {
-    const LINGER: Duration = ms(2000);
     let mut scene = Scene::new();
     let peers = crowd(&mut scene, 100, ListenOptions::default().close_timeout(LINGER));
     let client = scene.peer.connect(SocketAddr::new(HERE, 80)).expect("begun");
@@ -213,16 +219,9 @@ fn an_end_that_came_in_time_ends_a_lingering_close_though_its_socket_was_queued(
         socket.end();
         socket.discard();
     });
-    let begun = scene.network.now();
-    scene.run(LINGER - ms(22));
-    peers.iter().for_each(|peer| peer.send(b"x"));
-    client.send(b"what is dropped");
-    client.finish();
-    scene.network.advance(ms(12));
-    assert!(scene.network.now() < begun + LINGER);
-    let how = with_slow_handlers(&mut scene, LINGER, |_, socket, event| match event {
-        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
-        _ => None,
+    let how = ending_behind(&mut scene, &peers, id, || {
+        client.send(b"what is dropped");
+        client.finish();
     });
     assert_eq!(how, Some(EndingKind::Confirmed));
 }

@@ -260,18 +260,23 @@ impl Program for Proxy {
     }
 }
 
-#[test]
-fn a_proxy_that_ends_a_stream_whose_server_was_reset_is_found_by_what_its_client_got() {
+/// A client that says hello through the proxy, and the server that answers.
+fn of_a_proxy() -> Endings {
     let server = Script::new().receive(5).send(b"HELLO").receive_end().finish();
-    let endings = Endings::of_a_program()
+    Endings::of_a_program()
         .client(addr("10.0.0.1:80"), hello())
         .server(addr("10.0.0.2:7"), server)
         .network(|network| network.name("db.internal", vec![addr("10.0.0.2:7").ip()]))
-        .cuts(&[Cut::Reset])
-        .holds(|found| match found.case.peer == 1 && found.got_end_by[0] && found.received_by[0] != b"HELLO" {
+}
+
+#[test]
+fn a_proxy_that_ends_a_stream_whose_server_was_reset_is_found_by_what_its_client_got() {
+    let endings = of_a_proxy().cuts(&[Cut::Reset]).holds(|found| {
+        match found.case.peer == 1 && found.got_end_by[0] && found.received_by[0] != b"HELLO" {
             true => Err("a truncated stream looks complete".to_owned()),
             false => Ok(()),
-        });
+        }
+    });
     good(&endings, Proxy::default);
     let (case, rule, what) = broken(&endings, || Proxy { ends_truncated_streams: true, ..Proxy::default() });
     assert_eq!((case.peer, case.cut, rule), (1, Cut::Reset, Rule::Own), "{what}");
@@ -279,11 +284,7 @@ fn a_proxy_that_ends_a_stream_whose_server_was_reset_is_found_by_what_its_client
 
 #[test]
 fn a_proxy_is_run_against_every_ending_of_its_client_and_of_its_server() {
-    let server = Script::new().receive(5).send(b"HELLO").receive_end().finish();
-    let endings = Endings::of_a_program()
-        .client(addr("10.0.0.1:80"), hello())
-        .server(addr("10.0.0.2:7"), server)
-        .network(|network| network.name("db.internal", vec![addr("10.0.0.2:7").ip()]));
+    let endings = of_a_proxy();
     let cases = good(&endings, Proxy::default);
     assert_eq!(cases, (2 * (2 + 6 * (6 + 6)) + 2) * 3);
     let (case, rule, what) = broken(&endings, || Proxy { has_no_timer: true, ..Proxy::default() });
