@@ -509,10 +509,10 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            // Another deadline may be due now.
             let has_taken = self.table.deadline(slot) != deadline;
             if has_taken {
-                self.table.refile(slot);
+                // The new one, or another, may have passed, too.
+                self.due(slot);
             }
             return has_taken;
         }

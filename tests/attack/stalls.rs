@@ -168,3 +168,20 @@ fn a_poll_that_does_not_hand_over_everything_makes_no_silence_of_the_rest() {
     scene.run(SECOND);
     assert_eq!(scene.story, ["data in time"; 200]);
 }
+
+/// The peer took our bytes a little after they were written, so the deadline is later than it was
+/// filed, and has passed nevertheless. One poll without a result is enough to find that.
+#[test]
+fn a_deadline_that_the_peer_postponed_and_that_has_passed_too_is_delivered_at_once() {
+    let mut scene = Scene::new();
+    let _peer = scene.serve(ListenOptions::default().idle_timeout(LIMIT));
+    scene.network.set_latency(LATENCY);
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+    });
+    scene.run(2 * LATENCY + ms(1));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    scene.network.spend(2 * LIMIT);
+    scene.expect(&["timeout"]);
+    assert!(scene.reactor.net().most_idle_polls() <= 1);
+}
