@@ -17,7 +17,6 @@ use crate::id::SocketId;
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{LookupAnswer, Net, Token};
 use crate::options::ConnectOptions;
-use crate::table::RETRY_TICKS;
 use crate::table::entry::Flags;
 use crate::table::extra::{Connecting, Deadline, Flight};
 use crate::target::Target;
@@ -229,7 +228,7 @@ impl<N: Net> Reactor<N> {
                 Err(error) if has_to_wait(&error, count > 1) => {
                     let cause = ConnectionErrorKind::from_os(&error);
                     self.connecting(slot).into_iter().for_each(|connecting| connecting.held_up = Some(cause));
-                    return self.table.retry_later(slot, RETRY_TICKS);
+                    return self.table.retry_later(slot);
                 }
                 Err(error) => self.failed(slot, addr, ConnectionError::from_os(&error)),
             }

@@ -21,9 +21,9 @@ use crate::lifecycle::{self, Cell, Emits, Input, State};
 use crate::net::{Net, Received, Token, Unread};
 use crate::options::{IdleDirection, Settings};
 use crate::report::{self, Transition};
+use crate::table::Table;
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::extra::{Extra, Extras};
-use crate::table::{RETRY_TICKS, Table};
 
 /// The result of any system call here.
 enum Outcome<T> {
@@ -452,7 +452,7 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(never)]
     fn retry_later(&mut self, readiness: Flags) {
         self.entry.flags.set(readiness, false);
-        self.extra_mut().retry_in(RETRY_TICKS);
+        self.extra_mut().retry_later();
     }
 
     // --- reading ---

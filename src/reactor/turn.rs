@@ -18,7 +18,7 @@ use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
 use crate::options::Farewell;
 use crate::table::entry::{Entry, Flags, NIL, Next};
-use crate::table::{Due, RETRY_TICKS, Table};
+use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
 
 /// Polls and reports of one turn, besides two for each socket, while more readiness waits than fits
@@ -273,7 +273,7 @@ impl<N: Net> Reactor<N> {
         let token = self.token(slot);
         match self.net.register(slot, token) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
-            Err(error) if is_transient(&error) => self.table.retry_later(slot, RETRY_TICKS),
+            Err(error) if is_transient(&error) => self.table.retry_later(slot),
             Err(error) => {
                 // It can't be watched. That error does not come from the peer.
                 self.at(slot).lose(&error);

@@ -21,7 +21,7 @@ use crate::options::{Farewell, IdleDirection, Settings};
 pub(crate) const AT_ONCE_TICKS: u64 = 20;
 
 /// How long a call waits after the system had no memory or no room for it, in ticks.
-pub(crate) const RETRY_TICKS: u64 = 20;
+pub(super) const RETRY_TICKS: u64 = 20;
 
 /// Where a deadline comes from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,6 +6,7 @@ use std::net::{SocketAddr, SocketAddrV6};
 
 use slab::Slab;
 
+use super::clocks::RETRY_TICKS;
 use super::entry::NIL;
 use super::queue::{Chunk, SparePipes, Spares, WriteQueue};
 use crate::error::{ConnectionError, ConnectionErrorKind};
@@ -123,8 +124,8 @@ impl Extra {
     }
 
     /// Schedules a call again after a pause. A pause that runs already is not prolonged.
-    pub(crate) fn retry_in(&mut self, ticks: u64) {
-        self.retry_at.get_or_insert(Deadline::In(ticks));
+    pub(crate) fn retry_later(&mut self) {
+        self.retry_at.get_or_insert(Deadline::In(RETRY_TICKS));
     }
 
     /// Whether the caller has changed an option that only a step can set.

@@ -30,7 +30,7 @@ use crate::options::Settings;
 use crate::ticks::Epoch;
 use crate::wheel::{Node, Nodes, Wheel};
 pub(crate) use audit::Waits;
-pub(crate) use clocks::{AT_ONCE_TICKS, Due, RETRY_TICKS};
+pub(crate) use clocks::{AT_ONCE_TICKS, Due};
 use entry::{Entry, Flags, NIL, Next};
 use extra::{Extra, Extras};
 use queue::COPY_BELOW_BYTES;
@@ -300,8 +300,8 @@ impl Table {
     }
 
     /// Schedules a call again after a pause.
-    pub(crate) fn retry_later(&mut self, slot: u32, ticks: u64) {
-        self.extra_mut(slot).retry_in(ticks);
+    pub(crate) fn retry_later(&mut self, slot: u32) {
+        self.extra_mut(slot).retry_later();
     }
 
     /// The pause is over: a step is needed at once.

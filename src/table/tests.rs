@@ -235,7 +235,7 @@ fn a_retry_makes_a_connection_ready_again_and_starts_an_attempt_with_nothing() {
             table.entry_mut(slot).state = State::Connecting;
         }
         table.entry_mut(slot).flags = Flags::NONE;
-        table.retry_later(slot, 20);
+        table.retry_later(slot);
         assert_eq!(table.next(slot), Next::Wait);
         table.retry(slot);
         assert_eq!((table.entry(slot).flags, table.next(slot)), (ready | Flags::SOON, Next::Now));
