@@ -228,7 +228,7 @@ impl std::error::Error for Error {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoPort => "it has no port; write HOST:PORT, an IPv6 address as [::1]:PORT",
+            Self::NoPort => "it has no port; write HOST:PORT and no URL, an IPv6 address as [::1]:PORT",
             Self::InvalidPort => "its port is not a number from 0 to 65535; write HOST:PORT, or unix:/run/app.sock",
             Self::NoHost => "it has no host before the port; write HOST:PORT",
             Self::NotIpv6 => "only an IPv6 address can be in brackets, as [::1]:80",

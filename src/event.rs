@@ -349,14 +349,20 @@ impl fmt::Display for Bytes {
     }
 }
 
+impl fmt::Display for EndingKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirmed => f.write_str("clean and acknowledged"),
+            Self::HandedOff => f.write_str("clean, handed off to the kernel"),
+            Self::Destroyed => f.write_str("destroyed by us"),
+            Self::Failed(failure) => write!(f, "error: {failure}"),
+        }
+    }
+}
+
 impl fmt::Display for Ending {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.kind {
-            EndingKind::Confirmed => f.write_str("clean and acknowledged")?,
-            EndingKind::HandedOff => f.write_str("clean, handed off to the kernel")?,
-            EndingKind::Destroyed => f.write_str("destroyed by us")?,
-            EndingKind::Failed(failure) => write!(f, "error: {failure}")?,
-        }
+        self.kind.fmt(f)?;
         f.write_str(match self.first_fin {
             FirstFin::Neither => "; neither side finished",
             FirstFin::Local => "; we finished first",
