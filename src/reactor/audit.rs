@@ -41,8 +41,6 @@ impl<N: Net> Reactor<N> {
             Err(format!("it needs {next:?} and is in no list"))
         } else if !watched && !flags.has(Flags::SOON) && (blocked || !is_queued) {
             Err("it needs readiness and is not registered".to_owned())
-        } else if is_queued {
-            Ok(())
         } else {
             self.table.audit_timer(slot)
         }

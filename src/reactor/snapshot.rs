@@ -139,7 +139,7 @@ impl<N: Net> Reactor<N> {
         let now = self.table.epoch.tick_before(self.net.now());
         let info = |slot| {
             let entry = self.table.entry(slot);
-            let timer = self.table.deadline_with(slot, Some(now));
+            let timer = self.table.nearest(slot, Some(now), |_| true);
             SocketInfo {
                 id: self.table.id(slot),
                 state: entry.state,

@@ -35,8 +35,9 @@ const fn steps(ready: usize) -> usize {
 }
 
 /// Steps between two looks at the clock while a deadline is filed. A deadline may be late by the
-/// handlers of twice as many steps, however many sockets wait: it can pass just after a look, and
-/// the next turn takes as many steps before it looks.
+/// handlers of twice as many steps, and of the connections that are accepted meanwhile, however many
+/// sockets wait: it can pass just after a look, and the next turn takes as many steps before it
+/// looks.
 const STEPS_PER_LOOK: usize = 16;
 
 /// Timers examined in one turn, of sockets and free ones each: a million that are due together are
@@ -87,7 +88,7 @@ impl Turn {
     /// A connection was accepted.
     pub(super) const fn accepted(&mut self) {
         self.accepts -= 1;
-        self.steps += STEPS_EACH;
+        self.left += STEPS_EACH;
         self.accepted = true;
     }
 
@@ -376,8 +377,11 @@ impl<N: Net> Reactor<N> {
         if self.turn.left == 0 {
             return false;
         }
-        self.turn.take_steps();
-        !self.is_due()
+        let is_due = self.is_due();
+        if !is_due {
+            self.turn.take_steps();
+        }
+        !is_due
     }
 
     /// Looks at the clock, if a deadline is filed or has to be. Returns whether one has passed.
@@ -440,11 +444,12 @@ impl<N: Net> Reactor<N> {
         self.look_at_clock();
         while let Some(slot) = self.table.pop_due(self.turn.now, &mut self.turn.timers) {
             self.due(slot);
-            // Its event is delivered at once if there is one; otherwise the socket is put aside.
+            // Its event is delivered at once if there is one; otherwise the socket is put aside, or
+            // waits in its list, where another deadline can strike it.
             let flags = self.table.entry(slot).flags;
-            if (flags.has(Flags::PENDING) || !flags.has(Flags::QUEUED))
-                && let Some(emit) = self.serve_due(slot)
-            {
+            if flags.has(Flags::QUEUED) && !flags.has(Flags::PENDING) {
+                self.table.refile(slot);
+            } else if let Some(emit) = self.serve_due(slot) {
                 return Some(emit);
             }
         }
@@ -454,19 +459,14 @@ impl<N: Net> Reactor<N> {
     /// A socket's filed time has passed; its true deadline may be later.
     fn due(&mut self, slot: u32) {
         let deadline = self.table.deadline(slot).filter(|(due, _)| *due <= self.turn.now);
-        let Some((due, what)) = deadline else { return self.table.refile(slot) };
+        let Some((due, what)) = deadline else { return };
         let (entry, settings, _) = self.table.parts(slot);
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers no event of a timer.
         }
-        // Unread bytes have arrived in time: they are read first, in the socket's phase, and then
-        // it is filed again.
-        let has_input = entry.has_input() && what.is_for_reading(settings);
-        if entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(what.clock())) {
-            return;
-        }
         if what.is_for_writing(settings) && self.has_taken(slot, deadline) {
-            return;
+            // The new deadline, or another, may have passed, too.
+            return self.due(slot);
         }
         if !matches!(what, Due::Attempt | Due::Retry) {
             self.counts.struck(self.turn.now - due);
@@ -509,12 +509,7 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            let has_taken = self.table.deadline(slot) != deadline;
-            if has_taken {
-                // The new one, or another, may have passed, too.
-                self.due(slot);
-            }
-            return has_taken;
+            return self.table.deadline(slot) != deadline;
         }
         if self.table.queued_bytes(slot) == 0 {
             return false;

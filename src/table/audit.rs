@@ -60,16 +60,19 @@ impl Table {
         Ok(())
     }
 
-    /// Whether the timer of a socket that was put aside is filed for its deadline, or earlier.
+    /// Whether the timer of a socket is filed for its deadline, or earlier. One that is queued may
+    /// have a timer left, and times that begin to count after its step.
     pub(crate) fn audit_timer(&mut self, slot: u32) -> Result<(), String> {
         if self.unfiled.contains(&slot) {
             return Ok(());
         }
         let deadline = self.deadline(slot);
         let filed = self.entries.node(slot).due();
-        let begun = !self.extra(slot).is_some_and(Extra::has_relative);
+        let is_queued = self.entry(slot).flags.has(Flags::QUEUED);
+        let begun = is_queued || !self.extra(slot).is_some_and(Extra::has_relative);
         match (deadline, filed) {
             (None, None) if begun => Ok(()),
+            (None, Some(_)) if is_queued => Ok(()),
             (Some((due, _)), Some(filed)) if begun && filed <= due => Ok(()),
             (deadline, filed) => Err(format!("its deadline is {deadline:?}, and its timer is filed for {filed:?}")),
         }

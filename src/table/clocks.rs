@@ -167,14 +167,20 @@ impl Entry {
 }
 
 impl Table {
-    /// The nearest deadline of a socket, in ticks, and where it comes from.
+    /// The nearest deadline that can strike a socket now, in ticks, and where it comes from. If the
+    /// socket is queued, its next step comes before those that this step can postpone.
     #[inline]
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
-        self.deadline_with(slot, None)
+        let (entry, settings, _) = self.parts(slot);
+        let is_postponed = |due: Due| {
+            let has_input = entry.has_input() && due.is_for_reading(settings);
+            entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(due.clock()))
+        };
+        self.nearest(slot, None, |due| !is_postponed(due))
     }
 
-    /// The same, with the clocks that are marked counted from this tick.
-    pub(crate) fn deadline_with(&self, slot: u32, now: Option<u64>) -> Option<(u64, Due)> {
+    /// The nearest deadline of those that count, with the clocks that are marked counted from `now`.
+    pub(crate) fn nearest(&self, slot: u32, now: Option<u64>, counts: impl Fn(Due) -> bool) -> Option<(u64, Due)> {
         let (entry, settings, extra) = self.parts(slot);
         if entry.state.is_final() {
             return None;
@@ -200,12 +206,13 @@ impl Table {
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
-        // A read that lacked memory is repeated first, once: the peer may have sent in time.
-        let waits = |at: u64| retry.is_some_and(|(retry, _)| retry < at.saturating_add(RETRY_TICKS));
+        // A call that lacked memory is repeated first, once: the peer may have acted in time.
+        let waits = extra.is_some_and(|extra| extra.retry_at.is_some() && !extra.repeats);
+        let counts = |due: Due| counts(due) && (!waits || due.clock() == Flags::NONE);
         // At the same tick a limit that ends the socket takes precedence over an event about its
         // silence.
         let all = [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten();
-        all.filter(|(at, due)| !due.is_for_reading(settings) || !waits(*at)).min_by_key(|(at, _)| *at)
+        all.filter(|(_, due)| counts(*due)).min_by_key(|(at, _)| *at)
     }
 
     /// The deadline of a socket that is put aside, or that the program has changed, is filed at the
@@ -258,7 +265,12 @@ impl Table {
         let ending_ms = settings.ending_ms.filter(|_| entry.is_ending());
         let has_ending = extra.is_some_and(|extra| extra.ending_at.is_some());
         let ending_changes = ending_ms.is_some() != has_ending;
-        if entry.flags.has(Flags::CLOCKS) || ending_changes || extra.is_some_and(Extra::has_relative) {
+        let is_over = extra.is_some_and(|extra| {
+            let clocks =
+                [(extra.limit_since, has_limit), (extra.write_since, has_write), (extra.grace_since, has_grace)];
+            clocks.into_iter().any(|(since, applies)| since.is_some() && !applies)
+        });
+        if entry.flags.has(Flags::CLOCKS) || ending_changes || is_over || extra.is_some_and(Extra::has_relative) {
             let flags = entry.flags;
             let entry = &mut self.entries[slot as usize];
             entry.flags.set(Flags::CLOCKS, false);

@@ -28,6 +28,8 @@ pub(crate) struct Extra {
     pub(super) ending_at: Option<u64>,
     /// The tick at which a call is repeated for which the system had no memory or no room.
     pub(crate) retry_at: Option<Deadline>,
+    /// The present step repeats such a call. If it fails again, no limit waits for it.
+    pub(crate) repeats: bool,
     pub(crate) failure: Option<ConnectionError>,
     /// Bytes that waited when the connection broke, or were written since.
     pub(crate) void_bytes: u64,
@@ -217,9 +219,11 @@ impl Extras {
 
     #[inline(never)]
     fn release_empty(&mut self, index: &mut u32) {
-        if self.get(*index).is_some_and(Extra::is_empty) {
+        let Some(extra) = self.get_mut(*index) else { return };
+        extra.repeats &= extra.retry_at.is_some();
+        if extra.is_empty() {
             // Reused without being cleared: everything in it that is not empty is a clock.
-            self.extras[*index as usize].write_since = None;
+            extra.write_since = None;
             self.free.push(std::mem::replace(index, NIL));
         }
     }

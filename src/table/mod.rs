@@ -306,7 +306,8 @@ impl Table {
 
     /// The pause is over: a step is needed at once.
     pub(crate) fn retry(&mut self, slot: u32) {
-        self.extra_mut(slot).retry_at = None;
+        let extra = self.extra_mut(slot);
+        (extra.retry_at, extra.repeats) = (None, true);
         let entry = self.entry_mut(slot);
         let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
         entry.flags.set(if entry.state.is_connected() { readiness | Flags::SOON } else { Flags::SOON }, true);

@@ -396,10 +396,11 @@ fn the_limits_go_on_counting_while_a_call_fails() {
     }
 }
 
-/// It has sent before the limit; only the pause before the next try lasts longer.
+/// It has sent before the limit; only the pause before the next try lasts longer, or a slow handler
+/// before the first.
 #[test]
 fn a_peer_is_not_silent_while_a_read_lacks_memory() {
-    for is_half_closed in [false, true] {
+    for (is_half_closed, handler) in [(false, 0), (true, 0), (false, 60), (true, 60)] {
         let options = ListenOptions::default().half_closed_timeout(ms(100));
         let (mut scene, peer, faulty) = faulty_served(options);
         scene.with(|socket| match is_half_closed {
@@ -409,6 +410,7 @@ fn a_peer_is_not_silent_while_a_read_lacks_memory() {
         scene.run(ms(90));
         faulty.once("recv", Errno::NOMEM);
         peer.send(b"in time");
+        scene.network.spend(ms(handler));
         scene.run(ms(60));
         assert_eq!(faulty.failures("recv"), 1, "it was tried, and failed once");
         assert_eq!(scene.story, ["data in time"]);
@@ -416,6 +418,37 @@ fn a_peer_is_not_silent_while_a_read_lacks_memory() {
         let silence = if is_half_closed { "error" } else { "timeout" };
         assert!(scene.story[1].starts_with(silence), "then it is: {:?}", scene.story);
     }
+}
+
+/// The acknowledgement has come before the limit; only the pause before the next query lasts longer.
+#[test]
+fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_query_lacks_memory() {
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default().close_timeout(ms(100)));
+    peer.finish();
+    scene.expect(&["end"]);
+    scene.network.set_latency(ms(45));
+    scene.with(|socket| socket.end());
+    scene.run(ms(80));
+    faulty.once("acknowledged", Errno::NOBUFS);
+    scene.run(ms(100));
+    assert_eq!(faulty.failures("acknowledged"), 1, "it was queried, and that failed once");
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
+}
+
+/// A limit waits for one repetition, and not for the next.
+#[test]
+fn a_limit_is_not_put_off_by_a_read_that_lacks_memory_again_and_again() {
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default().half_closed_timeout(ms(100)));
+    scene.with(|socket| socket.end());
+    faulty.always("recv", Errno::NOMEM);
+    peer.send(b"in time");
+    let begun = scene.network.now();
+    while scene.ending.is_none() && scene.network.now() - begun < SECOND {
+        scene.run(ms(1));
+    }
+    let after = scene.network.now() - begun;
+    assert!((ms(100)..=ms(122)).contains(&after), "{after:?}: {:?}", scene.story);
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::HalfClosed));
 }
 
 /// After the peer's end there is nothing to read, so a write that fails ends the connection at

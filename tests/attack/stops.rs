@@ -272,6 +272,24 @@ fn a_dead_connection_with_unread_bytes_has_the_grace_to_read_them() {
     }
 }
 
+/// The grace counted before the pause; the time in which it was paused is no part of it.
+#[test]
+fn a_paused_connection_that_dies_long_after_the_stop_has_the_whole_grace_to_be_read() {
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
+    stop(&mut scene, listener.id, Some(5 * SECOND));
+    scene.run(SECOND);
+    scene.with(|socket| socket.pause());
+    scene.run(50 * SECOND);
+    peer.send(b"last words");
+    peer.reset();
+    scene.run(4 * SECOND);
+    scene.with(|socket| socket.resume());
+    scene.run(SECOND);
+    let end = ["error reset by the peer", "close", "listener closed"];
+    let story: Vec<_> = ["peerended(reset)", "data last words"].into_iter().chain(end).collect();
+    assert_eq!(scene.story, story);
+}
+
 /// One quiet connection among some whose peers send without a pause: it ends after the grace, and
 /// the others at the limit.
 #[test]

@@ -171,6 +171,44 @@ fn a_limit_counts_from_the_next_call_though_its_socket_is_queued_behind_others()
     }
 }
 
+/// Its unread bytes postpone the idle time, which is due first, and not the deadline behind it.
+#[test]
+fn a_deadline_strikes_a_queued_socket_in_time_though_input_postpones_its_idle_time() {
+    const DEADLINE: Duration = ms(300);
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 1000, ListenOptions::default());
+    let last = *scene.stories.keys().nth(900).expect("there are a thousand");
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(10));
+    let mut begun = None;
+    let late = with_slow_handlers(&mut scene, ms(5000), |now, socket, event| {
+        if begun.is_none() {
+            begun = Some(now);
+            let mut last = socket.get(last).expect("it lives");
+            last.set_idle_timeout(ms(100));
+            last.set_deadline(DEADLINE);
+        }
+        let is_over = socket.id() == last && matches!(event, Event::Error(_));
+        begun.filter(|_| is_over).map(|begun| now - begun - DEADLINE)
+    });
+    assert!(late.is_some_and(|late| late <= LATE), "{late:?}");
+}
+
+/// A client connects during each handler, and a thousand sockets are ready. Two looks at the clock
+/// are 16 handlers apart at most, and 16 clients are accepted after the second.
+#[test]
+fn a_busy_listener_gives_ready_sockets_no_more_steps_once_a_timer_is_due() {
+    for due_in in 50..66 {
+        let mut scene = Scene::new();
+        let peers = crowd(&mut scene, 1000, ListenOptions::default());
+        peers.iter().for_each(|peer| peer.send(b"x"));
+        let (addr, mut clients) = (SocketAddr::new(HERE, 80), Vec::new());
+        let local = scene.network.peer(THERE);
+        let late = lateness(&mut scene, ms(due_in), || clients.push(local.connect(addr).expect("begun")));
+        assert!(late <= ms(33), "{late:?}, {due_in}");
+    }
+}
+
 /// The last acknowledgement has arrived before the limit, and its socket waits after a hundred
 /// others.
 #[test]

@@ -444,8 +444,8 @@ fn without(scene: &mut Scene, due: Due) {
 fn of_the_deadlines_of_one_tick_those_that_end_the_socket_come_first_and_its_silence_last() {
     let deadline = Due::Limit(TimeoutKind::Deadline);
     for (bytes, order) in [
-        // Those that reading could postpone come after the read that lacked memory.
-        (&b"x"[..], [deadline, ENDING, WRITE, Due::Attempt, Due::Retry, HALF_CLOSED, Due::Idle]),
+        // Those that something could postpone come after the call that lacked memory.
+        (&b"x"[..], [deadline, ENDING, Due::Attempt, Due::Retry, HALF_CLOSED, WRITE, Due::Idle]),
         (&[], [deadline, ENDING, Due::Attempt, Due::Retry, HALF_CLOSED, Due::Grace, Due::Idle]),
     ] {
         let mut scene = with_everything_due(bytes);
