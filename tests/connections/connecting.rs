@@ -12,7 +12,7 @@ use finale::{
     ListenOptions, LookupErrorKind, Reactor, Socket, SocketId, Target,
 };
 use support::alone::alone_with_connections;
-use support::{PATIENCE, Transcript, What, dead_port, dial, ms};
+use support::{PATIENCE, Transcript, What, dead_port, dial, ms, own_ip};
 
 fn connect(story: &mut Transcript, target: &str) -> SocketId {
     story.reactor.connect(target, ConnectOptions::default()).expect("an address")
@@ -300,8 +300,10 @@ fn a_port_in_use_is_refused_with_its_address() {
 /// OV06).
 #[test]
 fn a_listener_can_be_opened_again_over_time_wait() {
-    let (mut story, server, peer) = Transcript::pair(ListenOptions::default());
-    let addr = peer.peer_addr().expect("connected");
+    let mut story = Transcript::new();
+    let addr = story.listen_at(own_ip(), ListenOptions::default());
+    let peer = dial(addr);
+    let server = story.connection();
     story.socket(server).end();
     story.turn();
     drop(peer);
@@ -318,7 +320,7 @@ fn a_listener_can_be_opened_again_over_time_wait() {
 #[test]
 fn closing_a_listener_leaves_its_sockets_alone() {
     let mut story = Transcript::new();
-    let first = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
+    let first = story.reactor.listen((own_ip(), 0), ListenOptions::default()).expect("a port");
     let second = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a port");
     let mut peer = dial(first.addr);
     let socket = story.connection();

@@ -113,8 +113,8 @@ fn both_clients_work_with_the_line_server() {
     let mut expected: Vec<String> = (0..500).map(|number| format!("line {number}: LINE {number}")).collect();
     expected.sort();
     assert_eq!(printed, expected);
-    drop(server);
-    let failed = output("request", &[&addr, "hello"], "");
+    let (_held, dead) = support::dead_port();
+    let failed = output("request", &[&dead.to_string(), "hello"], "");
     assert!(!failed.status.success());
     assert!(String::from_utf8_lossy(&failed.stderr).contains("no answer in 3 attempts"), "{failed:?}");
 }

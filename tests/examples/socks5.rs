@@ -90,7 +90,7 @@ fn a_request_that_comes_byte_by_byte_is_read_as_a_whole_one() {
 #[test]
 fn a_client_that_can_have_no_tunnel_gets_the_reason() {
     let proxy = Program::start("socks5", &["127.0.0.1:0"]);
-    let unused = TcpListener::bind("127.0.0.1:0").and_then(|one| one.local_addr()).expect("a port");
+    let (_held, unused) = support::dead_port();
     for (request, code) in [
         (by_ip(unused), 5),
         ([5, 2, 0, 1, 127, 0, 0, 1, 0, 80].to_vec(), 7),

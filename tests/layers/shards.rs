@@ -15,6 +15,7 @@ use finale::sim::{Host, Network};
 use finale::{
     BoundAddr, Error, Event, ListenOptions, Reactor, SendError, Shard, ShardEnd, Shards, Socket, StopOptions,
 };
+use support::own_ip;
 
 const HERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1));
 const THERE: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
@@ -51,7 +52,7 @@ fn all_shards_serve_one_port_and_end_together_when_told() {
     let served = Arc::new(Mutex::new([0, 0]));
     let (sums, threads) = (Arc::clone(&served), Arc::new(Mutex::new(Vec::new())));
     let names = Arc::clone(&threads);
-    let (shards, addr) = Shards::start(2, ANY_PORT, ListenOptions::default(), move |mut shard| {
+    let (shards, addr) = Shards::start(2, (own_ip(), 0), ListenOptions::default(), move |mut shard| {
         names.lock().expect("whole").push(thread::current().name().map(str::to_owned));
         while let Some((mut socket, event)) = shard.next()? {
             echo(&mut socket, &event);

@@ -298,7 +298,7 @@ fn a_clean_ending_as_json_has_every_part_of_the_text() {
 
 #[test]
 fn a_failed_ending_as_json_names_the_cause() {
-    let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr()).expect("a port is free");
+    let (_held, unused) = finale_test_support::dead_port();
     let outcome = run(&["connect", "--json", &unused.to_string()]);
     assert_eq!((outcome.code, outcome.stdout.as_str()), (Some(1), ""));
     let ending = ending(&outcome);
@@ -421,7 +421,7 @@ fn a_datagram_socket_is_no_stream_socket() {
 
 #[test]
 fn too_few_descriptors_are_reported_in_one_line() {
-    let unused = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|one| one.local_addr()).expect("a port is free");
+    let (_held, unused) = finale_test_support::dead_port();
     let mut reasons = Vec::new();
     for limit in 5..24 {
         let outcome = shell(&format!("ulimit -n {limit} && exec \"$FINALE\" connect {unused}"));

@@ -186,7 +186,7 @@ fn a_warning_is_a_failure_only_if_that_is_strict() {
 
 #[test]
 fn a_server_that_can_not_be_probed_is_exit_code_3_and_the_reason() {
-    let closed = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port");
+    let (_held, closed) = finale_test_support::dead_port();
     let refused = closed.to_string();
     let reason = "a polite client could not connect: refused: nothing listens there";
     probe(&refused, &[]).refused_with(3, &format!("{refused} could not be probed: {reason}"));

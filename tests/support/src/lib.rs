@@ -14,7 +14,8 @@ pub mod faulty;
 pub mod scene;
 
 use std::collections::{HashMap, VecDeque};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use alone::shell;
@@ -135,7 +136,11 @@ impl Transcript {
     }
 
     pub fn listen(&mut self, options: ListenOptions) -> SocketAddr {
-        let listener = self.reactor.listen("127.0.0.1:0", options).expect("loopback has a free port");
+        self.listen_at(Ipv4Addr::LOCALHOST.into(), options)
+    }
+
+    pub fn listen_at(&mut self, ip: IpAddr, options: ListenOptions) -> SocketAddr {
+        let listener = self.reactor.listen((ip, 0), options).expect("loopback has a free port");
         self.listeners.push(listener.id);
         listener.addr.ip().expect("an IP address")
     }
@@ -349,6 +354,14 @@ impl Transcript {
 }
 
 // --- peers ---
+
+/// An address of the loopback network that no other test uses: a port of it that is free again stays
+/// free, while another program may get one of 127.0.0.1.
+pub fn own_ip() -> IpAddr {
+    static COUNT: AtomicU8 = AtomicU8::new(1);
+    let [_, _, a, b] = std::process::id().to_be_bytes();
+    IpAddr::from([127, COUNT.fetch_add(1, Ordering::Relaxed), a, b])
+}
 
 /// A port at which nothing listens, and that nothing else gets while the socket exists.
 pub fn dead_port() -> (socket2::Socket, SocketAddr) {
