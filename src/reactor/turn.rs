@@ -474,7 +474,7 @@ impl<N: Net> Reactor<N> {
         match what {
             Due::Limit(timer) => self.expired(slot, timer),
             Due::Attempt => self.continue_connecting(slot),
-            Due::Retry => self.table.retry(slot),
+            Due::Retry => self.table.retry(slot, self.turn.now),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
             Due::Grace => self.end_idle(slot),
             Due::Idle => {

@@ -67,6 +67,11 @@ impl Due {
         }
     }
 
+    /// Whether it counts from a clock, and not from one moment.
+    pub(crate) fn is_relative(self) -> bool {
+        self.clock() != Flags::NONE
+    }
+
     /// Whether unread bytes could postpone it.
     pub(crate) const fn is_for_reading(self, settings: &Settings) -> bool {
         match self {
@@ -171,12 +176,31 @@ impl Table {
     /// socket is queued, its next step comes before those that this step can postpone.
     #[inline]
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
-        let (entry, settings, _) = self.parts(slot);
+        let (entry, settings, extra) = self.parts(slot);
+        // A call that lacked memory is repeated first: the peer may have acted in time.
+        let waits = extra.is_some_and(|extra| extra.retry_at.is_some() && !extra.has_waited);
         let is_postponed = |due: Due| {
             let has_input = entry.has_input() && due.is_for_reading(settings);
-            entry.flags.has(Flags::QUEUED) && (has_input || entry.flags.has(due.clock()))
+            let is_queued = entry.flags.has(Flags::QUEUED);
+            (waits && due.is_relative()) || (is_queued && (has_input || entry.flags.has(due.clock())))
         };
         self.nearest(slot, None, |due| !is_postponed(due))
+    }
+
+    /// Whether a deadline that counts from a clock has passed.
+    fn is_over(&self, slot: u32, now: u64) -> bool {
+        self.nearest(slot, None, Due::is_relative).is_some_and(|(due, _)| due <= now)
+    }
+
+    /// The pause before a repeated call is over: a step is needed at once. A deadline that has passed
+    /// meanwhile waits for no other repetition.
+    pub(crate) fn retry(&mut self, slot: u32, now: u64) {
+        let has_waited = self.is_over(slot, now);
+        let extra = self.extra_mut(slot);
+        (extra.retry_at, extra.has_waited) = (None, has_waited);
+        let entry = self.entry_mut(slot);
+        let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
+        entry.flags.set(if entry.state.is_connected() { readiness | Flags::SOON } else { Flags::SOON }, true);
     }
 
     /// The nearest deadline of those that count, with the clocks that are marked counted from `now`.
@@ -206,9 +230,6 @@ impl Table {
             retry = at(extra.retry_at.and_then(Deadline::at), Due::Retry);
             attempt = at(extra.connecting.as_ref().and_then(|connecting| connecting.attempt_due), Due::Attempt);
         }
-        // A call that lacked memory is repeated first, once: the peer may have acted in time.
-        let waits = extra.is_some_and(|extra| extra.retry_at.is_some() && !extra.repeats);
-        let counts = |due: Due| counts(due) && (!waits || due.clock() == Flags::NONE);
         // At the same tick a limit that ends the socket takes precedence over an event about its
         // silence.
         let all = [deadline, ending, limit, write, attempt, retry, grace, idle].into_iter().flatten();
@@ -290,6 +311,10 @@ impl Table {
                 extra.begin(now);
                 self.extras.release_if_empty(&mut entry.extra);
             }
+        }
+        if self.extra(slot).is_some_and(|extra| extra.has_waited) && !self.is_over(slot, now) {
+            self.extra_mut(slot).has_waited = false;
+            self.tidy(slot);
         }
         self.refile(slot);
     }

@@ -28,8 +28,8 @@ pub(crate) struct Extra {
     pub(super) ending_at: Option<u64>,
     /// The tick at which a call is repeated for which the system had no memory or no room.
     pub(crate) retry_at: Option<Deadline>,
-    /// The present step repeats such a call. If it fails again, no limit waits for it.
-    pub(crate) repeats: bool,
+    /// A deadline that has passed has waited for the repetition, and waits for no other.
+    pub(crate) has_waited: bool,
     pub(crate) failure: Option<ConnectionError>,
     /// Bytes that waited when the connection broke, or were written since.
     pub(crate) void_bytes: u64,
@@ -143,6 +143,7 @@ impl Extra {
             && self.ending_at.is_none()
             && self.deadline.is_none()
             && self.retry_at.is_none()
+            && !self.has_waited
             && self.failure.is_none()
             && self.void_bytes == 0
             && self.connecting.is_none()
@@ -219,11 +220,9 @@ impl Extras {
 
     #[inline(never)]
     fn release_empty(&mut self, index: &mut u32) {
-        let Some(extra) = self.get_mut(*index) else { return };
-        extra.repeats &= extra.retry_at.is_some();
-        if extra.is_empty() {
+        if self.get(*index).is_some_and(Extra::is_empty) {
             // Reused without being cleared: everything in it that is not empty is a clock.
-            extra.write_since = None;
+            self.extras[*index as usize].write_since = None;
             self.free.push(std::mem::replace(index, NIL));
         }
     }

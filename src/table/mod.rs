@@ -304,15 +304,6 @@ impl Table {
         self.extra_mut(slot).retry_later();
     }
 
-    /// The pause is over: a step is needed at once.
-    pub(crate) fn retry(&mut self, slot: u32) {
-        let extra = self.extra_mut(slot);
-        (extra.retry_at, extra.repeats) = (None, true);
-        let entry = self.entry_mut(slot);
-        let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
-        entry.flags.set(if entry.state.is_connected() { readiness | Flags::SOON } else { Flags::SOON }, true);
-    }
-
     /// Queues bytes of a socket by copying them. Returns how many wait now.
     #[inline]
     pub(crate) fn push(&mut self, slot: u32, bytes: &[u8]) -> usize {

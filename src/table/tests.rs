@@ -237,7 +237,7 @@ fn a_retry_makes_a_connection_ready_again_and_starts_an_attempt_with_nothing() {
         table.entry_mut(slot).flags = Flags::NONE;
         table.retry_later(slot);
         assert_eq!(table.next(slot), Next::Wait);
-        table.retry(slot);
+        table.retry(slot, 20);
         assert_eq!((table.entry(slot).flags, table.next(slot)), (ready | Flags::SOON, Next::Now));
         table.tidy(slot);
         assert_eq!(table.extras.len(), 0);

@@ -57,7 +57,7 @@ fn drops_its_buffer(model: &SocketModel, ending: &Ending, socket: &Socket<'_>, t
         EndingKind::Failed(failure) => {
             let may_have = limits::may_have_failed(model, socket, truth, clock);
             let may_have = may_have || stop::may_have_expired(model, clock);
-            failure.os.is_none() || may_have || stop::may_end_a_dead_one(model, clock)
+            failure.os.is_none() || may_have || stop::may_end_a_dead_one(model, truth, clock)
         }
         EndingKind::Confirmed | EndingKind::HandedOff => false,
     }

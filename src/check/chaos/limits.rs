@@ -302,10 +302,6 @@ pub(super) fn unwatched_until(truth: &Truth) -> u64 {
 
 /// Bytes that arrive before a limit is due are read before it expires.
 fn came_in_time(model: &SocketModel, truth: &Truth, due: &Due, what: &str, clock: Clock) -> Result<(), Violation> {
-    // Limits continue while a read that lacked memory waits.
-    if lacks_memory(truth) && truth.failed_at + clock.edge >= due.earliest {
-        return Ok(());
-    }
     let Some(unread_since) = truth.kernel.unread_since.filter(|_| !model.is_paused) else { return Ok(()) };
     let told_at = unread_since.max(model.paused_until).max(unwatched_until(truth)) + clock.edge;
     must(told_at >= due.earliest, Rule::Timers, || {

@@ -125,9 +125,11 @@ pub(super) fn may_have_expired(model: &SocketModel, clock: Clock) -> bool {
     limit(model).is_some_and(|due| clock.now >= due)
 }
 
-/// Whether the grace has expired, which ends a dead connection that the program has paused.
-pub(super) fn may_end_a_dead_one(model: &SocketModel, clock: Clock) -> bool {
-    let grace = model.stop.and_then(|stop| stop.at.checked_add(stop.grace?));
+/// Whether the grace has expired, which ends a dead connection that the program has paused. It counts
+/// from the death, which the last call that failed has found, or an earlier one.
+pub(super) fn may_end_a_dead_one(model: &SocketModel, truth: &Truth, clock: Clock) -> bool {
+    let found = if truth.errors.len() == 1 { truth.failed_at } else { 0 };
+    let grace = model.stop.and_then(|stop| stop.at.max(found).checked_add(stop.grace?));
     grace.is_some_and(|due| clock.now >= due)
 }
 
