@@ -69,6 +69,8 @@ pub(super) struct Turn {
     accepts: usize,
     /// This round has accepted a connection.
     accepted: bool,
+    /// A deadline has passed: no other round begins.
+    interrupted: bool,
     timers: u32,
     free_timers: u32,
     closes: usize,
@@ -88,7 +90,7 @@ impl Turn {
     /// A connection was accepted.
     pub(super) const fn accepted(&mut self) {
         self.accepts -= 1;
-        self.left += STEPS_EACH;
+        self.steps += STEPS_EACH;
         self.accepted = true;
     }
 
@@ -344,6 +346,7 @@ impl<N: Net> Reactor<N> {
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
+        self.turn.interrupted = false;
         self.table.begin_turn();
         self.turn.left = steps(self.table.ready.len());
         self.turn.take_steps();
@@ -377,11 +380,9 @@ impl<N: Net> Reactor<N> {
         if self.turn.left == 0 {
             return false;
         }
-        let is_due = self.is_due();
-        if !is_due {
-            self.turn.take_steps();
-        }
-        !is_due
+        self.turn.take_steps();
+        self.turn.interrupted = self.is_due();
+        !self.turn.interrupted
     }
 
     /// Looks at the clock, if a deadline is filed or has to be. Returns whether one has passed.
@@ -405,8 +406,8 @@ impl<N: Net> Reactor<N> {
             }
         }
         // Accepted sockets are served, and more are accepted, before the next poll, unless a socket
-        // was put off to the next turn.
-        if self.turn.accepted && self.table.later.is_empty() {
+        // was put off to the next turn, or a deadline has passed.
+        if self.turn.accepted && !self.turn.interrupted && self.table.later.is_empty() {
             self.begin_round();
         } else {
             self.turn.phase = Phase::Timers;
