@@ -244,6 +244,27 @@ fn a_retry_makes_a_connection_ready_again_and_starts_an_attempt_with_nothing() {
     }
 }
 
+#[test]
+fn a_deadline_that_has_waited_for_a_repetition_waits_for_no_other_until_its_clock_restarts() {
+    let (mut table, slot) = accepted(Settings { half_closed_ms: Some(10), ..Settings::default() });
+    table.entry_mut(slot).state = State::PeerFinished;
+    let after = |table: &mut Table, tick: u64| {
+        table.file(slot, tick);
+        table.deadline(slot).map(|(due, _)| due)
+    };
+    table.entry_mut(slot).flags = Flags::LIMIT;
+    assert_eq!(after(&mut table, 100), Some(110));
+    table.retry_later(slot);
+    assert_eq!(after(&mut table, 105), Some(125), "the deadline passes meanwhile");
+    table.retry(slot, 125);
+    table.tidy(slot);
+    assert_eq!(after(&mut table, 126), Some(110), "the call has succeeded");
+    table.retry_later(slot);
+    assert_eq!(after(&mut table, 127), Some(110), "another has failed");
+    table.entry_mut(slot).flags = Flags::LIMIT;
+    assert_eq!(after(&mut table, 128), Some(147), "it waits again, since it begins again");
+}
+
 // --- what waits to be written ---
 
 /// An open socket that is at hand and has room in the kernel.

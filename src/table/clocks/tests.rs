@@ -394,24 +394,6 @@ fn what_counts_from_the_next_look_at_the_clock_begins_with_it_and_only_once() {
     assert_eq!((scene.due(), scene.table.extras.len(), scene.table.wheel.is_empty()), (None, 0, true));
 }
 
-#[test]
-fn a_deadline_that_has_waited_for_a_repetition_waits_for_no_other_until_its_clock_restarts() {
-    let mut scene = Scene::accepted(half_closed(10), &[Input::Fin]);
-    scene.restart(Flags::CLOCKS, 100);
-    scene.table.retry_later(scene.slot);
-    scene.file(105);
-    assert_eq!(scene.due(), Some((125, Due::Retry)), "its deadline passes meanwhile");
-    scene.table.retry(scene.slot, 125);
-    scene.table.tidy(scene.slot);
-    scene.file(126);
-    assert_eq!(scene.due(), Some((110, HALF_CLOSED)), "the call has succeeded");
-    scene.table.retry_later(scene.slot);
-    scene.file(127);
-    assert_eq!(scene.due(), Some((110, HALF_CLOSED)), "another has failed");
-    scene.moved(IdleDirection::Write, 128);
-    assert_eq!(scene.due(), Some((147, Due::Retry)), "it waits again, since it begins again");
-}
-
 // --- which deadline is the nearest ---
 
 /// Every kind of deadline is due, at tick 200.
