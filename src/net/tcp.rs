@@ -27,9 +27,12 @@ pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<S
         probes.push(probe);
         match begin(addr, options, Some(&chosen)) {
             Err(error) if is(&error, Errno::ADDRINUSE) || is(&error, Errno::ADDRNOTAVAIL) => {}
+            // The probes have taken the last descriptors.
+            Err(error) if is(&error, Errno::MFILE) || is(&error, Errno::NFILE) => break,
             begun => return begun,
         }
     }
+    drop(probes);
     begin(addr, options, Some(&local.into()))
 }
 

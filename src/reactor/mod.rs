@@ -150,10 +150,16 @@ impl<N: Net> Reactor<N> {
         self.net.now()
     }
 
-    /// The local address of a connection, `None` once it is closed. Costs one getsockname(2).
+    /// The local address of a connection, `None` before it is established and once it is closed. Costs
+    /// one getsockname(2).
     #[must_use]
     pub fn local_addr(&self, id: SocketId) -> Option<SocketAddr> {
-        self.net.local_addr(self.table.find(id)?).ok()
+        self.net.local_addr(self.connection(id)?).ok()
+    }
+
+    /// The slot of a connection that is established. Before, an attempt that may fail has it.
+    fn connection(&self, id: SocketId) -> Option<u32> {
+        self.table.find(id).filter(|slot| self.table.entry(*slot).state.is_connected())
     }
 
     /// What the kernel says of a connection, as ss(8) prints it: for diagnosis. Costs a query over
@@ -194,7 +200,7 @@ impl<N: Net> Reactor<N> {
     #[doc(alias = "as_fd")]
     #[must_use]
     pub fn descriptor(&self, id: SocketId) -> Option<BorrowedFd<'_>> {
-        self.net.descriptor(self.table.find(id)?)
+        self.net.descriptor(self.connection(id)?)
     }
 
     /// Sets the size of the receive buffer, which all sockets share: at most this many bytes are

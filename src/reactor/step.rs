@@ -366,13 +366,10 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.state.is_final()
     }
 
-    /// A limit has expired. A connection that was dead already reports its own error. If our FIN is
-    /// with the kernel, and the kernel does not report what the peer takes, the kernel delivers the
-    /// rest alone: a reset could destroy an answer to a slow reader.
+    /// A limit has expired. If our FIN is with the kernel, and the kernel does not report what the
+    /// peer takes, the kernel delivers the rest alone: a reset could destroy an answer to a slow
+    /// reader.
     pub(super) fn expire(&mut self, failure: ConnectionError) {
-        if self.ends_by_itself() {
-            return;
-        }
         self.note_unread_fin();
         let is_sent = matches!(self.entry.state, State::LocalFinished | State::Lingering | State::Closing);
         let is_silence =

@@ -473,7 +473,7 @@ impl<N: Net> Reactor<N> {
             self.counts.struck(self.turn.now - due);
         }
         match what {
-            Due::Limit(timer) => self.expired(slot, timer),
+            Due::Limit(timer) => self.expired(slot, timer, deadline),
             Due::Attempt => self.continue_connecting(slot),
             Due::Retry => self.table.retry(slot, self.turn.now),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
@@ -518,19 +518,21 @@ impl<N: Net> Reactor<N> {
         // If there was no room at the last write and there is now, the peer has taken bytes.
         self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
         self.at(slot).flush();
-        let has_changed = before(self.table.entry(slot)) != (written, state);
-        if has_changed {
+        if before(self.table.entry(slot)) != (written, state) {
             self.table.wake(slot);
         }
-        has_changed
+        // If the call lacked memory, the deadline waits for its repetition.
+        self.table.deadline(slot) != deadline
     }
 
-    /// A limit has expired. A connection that was dead already reports its own error.
-    fn expired(&mut self, slot: u32, timer: TimeoutKind) {
+    /// A limit has expired. A connection that was dead already reports its own error; while that is
+    /// unknown, because the query lacked memory, the deadline waits.
+    fn expired(&mut self, slot: u32, timer: TimeoutKind, deadline: Option<(u64, Due)>) {
         let failure = ConnectionError::of(ConnectionErrorKind::TimedOut(timer));
-        match self.table.entry(slot).state.is_connected() {
-            true => self.at(slot).expire(failure),
-            false => self.expire_connecting(slot, failure),
+        if !self.table.entry(slot).state.is_connected() {
+            self.expire_connecting(slot, failure);
+        } else if !self.at(slot).ends_by_itself() && self.table.deadline(slot) == deadline {
+            self.at(slot).expire(failure);
         }
     }
 

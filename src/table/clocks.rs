@@ -199,8 +199,15 @@ impl Table {
         let extra = self.extra_mut(slot);
         (extra.retry_at, extra.has_waited) = (None, has_waited);
         let entry = self.entry_mut(slot);
-        let readiness = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
-        entry.flags.set(if entry.state.is_connected() { readiness | Flags::SOON } else { Flags::SOON }, true);
+        let mut flags = Flags::SOON;
+        if entry.state.is_connected() {
+            flags = flags | Flags::READABLE | Flags::WRITABLE | Flags::HANGUP;
+            // Nothing has reported an error of one that could not be registered.
+            if !entry.flags.has(Flags::REGISTERED) {
+                flags = flags | Flags::ERROR;
+            }
+        }
+        entry.flags.set(flags, true);
     }
 
     /// The nearest deadline of those that count, with the clocks that are marked counted from `now`.
@@ -286,12 +293,13 @@ impl Table {
         let ending_ms = settings.ending_ms.filter(|_| entry.is_ending());
         let has_ending = extra.is_some_and(|extra| extra.ending_at.is_some());
         let ending_changes = ending_ms.is_some() != has_ending;
-        let is_over = extra.is_some_and(|extra| {
+        // A clock that no longer applies keeps no time.
+        let is_stale = extra.is_some_and(|extra| {
             let clocks =
                 [(extra.limit_since, has_limit), (extra.write_since, has_write), (extra.grace_since, has_grace)];
             clocks.into_iter().any(|(since, applies)| since.is_some() && !applies)
         });
-        if entry.flags.has(Flags::CLOCKS) || ending_changes || is_over || extra.is_some_and(Extra::has_relative) {
+        if entry.flags.has(Flags::CLOCKS) || ending_changes || is_stale || extra.is_some_and(Extra::has_relative) {
             let flags = entry.flags;
             let entry = &mut self.entries[slot as usize];
             entry.flags.set(Flags::CLOCKS, false);

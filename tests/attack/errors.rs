@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use finale::net::Readiness;
 use finale::sim::{Network, PeerSocket};
-use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, ListenOptions, TimeoutKind};
+use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, TimeoutKind};
 use rustix::io::Errno;
 
 use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
@@ -433,6 +433,38 @@ fn an_acknowledgement_that_came_in_time_confirms_the_close_though_its_query_lack
     scene.run(ms(100));
     assert_eq!(faulty.failures("acknowledged"), 1, "it was queried, and that failed once");
     assert_eq!(scene.how(), &EndingKind::Confirmed);
+}
+
+/// The peer has made room before the limit, which the write at the limit finds out: it is repeated.
+#[test]
+fn a_peer_that_makes_room_is_not_given_up_because_the_next_write_lacks_memory() {
+    let network = Network::new(7);
+    // Our kernel reports no room for a thousand bytes.
+    network.set_buffers(50_000, 1000);
+    let (mut scene, faulty) = faulty_on(network);
+    faulty.hide_acks();
+    let peer = scene.serve(ListenOptions::default().write_timeout(ms(100)));
+    scene.with(|socket| drop(socket.write(&pattern(100_000))));
+    scene.run(ms(90));
+    assert_eq!(peer.read().len(), 1000);
+    faulty.once("send", Errno::NOBUFS);
+    scene.run(ms(60));
+    assert_eq!(faulty.failures("send"), 1, "it was tried, and failed once");
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+}
+
+#[test]
+fn a_read_that_lacked_memory_makes_no_reset_of_the_peers_end() {
+    let (mut scene, peer, faulty) = faulty_served(ListenOptions::default());
+    faulty.once("recv", Errno::NOBUFS);
+    peer.send(b"last words");
+    peer.finish();
+    scene.network.advance(ms(1));
+    let (mut socket, event) = scene.reactor.next().expect("it continues").expect("bytes");
+    assert_eq!(event, Event::Data(b"last words"));
+    socket.destroy();
+    scene.run(ms(10));
+    assert_eq!(scene.ending.as_ref().map(|ending| ending.first_fin), Some(FirstFin::Peer));
 }
 
 /// A limit waits for one repetition, and not for the next.
