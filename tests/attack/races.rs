@@ -325,6 +325,26 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
     });
 }
 
+/// On the real network, with one descriptor left.
+#[test]
+fn the_choice_of_a_local_port_needs_no_descriptor_that_the_connection_needs() {
+    alone("races::the_choice_of_a_local_port_needs_no_descriptor_that_the_connection_needs", || {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let addr = listener.local_addr().expect("bound");
+        let mut story = Transcript::new();
+        let maximum = getrlimit(Resource::Nofile).maximum;
+        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("lower");
+        let mut hogs = Vec::new();
+        while let Ok(hog) = File::open("/dev/null") {
+            hogs.push(hog);
+        }
+        hogs.pop();
+        let options = ConnectOptions::default().local_addr(SocketAddr::from(([127, 0, 0, 1], 0)));
+        let client = story.reactor.connect(addr, options).expect("an address");
+        story.connected(client);
+    });
+}
+
 /// It comes while the next has not begun, and while it is in flight.
 #[test]
 fn late_news_of_an_attempt_that_has_failed_says_nothing_of_the_next() {

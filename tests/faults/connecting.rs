@@ -404,6 +404,7 @@ fn a_real_server_that_was_done_before_we_looked_is_told_in_order() {
     let (listener, addr) = listener();
     let mut story = Transcript::new();
     let client = begun_unseen(&mut story, addr);
+    assert!(story.reactor.descriptor(client).is_none() && story.reactor.local_addr(client).is_none());
     let (mut server, _) = listener.accept().expect("the kernel has shaken hands");
     server.write_all(b"hello").expect("connected");
     drop(server);
