@@ -497,9 +497,9 @@ impl<N: Net> Reactor<N> {
         self.table.wake(slot);
     }
 
-    /// A limit of silence has passed, as far as finale can see. Returns whether the peer has taken
-    /// bytes meanwhile: our kernel may hold megabytes, and reports when the peer last took some; if
-    /// it can't, it may have room for bytes that wait.
+    /// A limit of silence has passed, as far as finale can see. Returns whether it stands no longer,
+    /// since the peer has taken bytes meanwhile: our kernel may hold megabytes, and reports when the
+    /// peer last took some; if it can't, it may have room for bytes that wait.
     fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
@@ -510,16 +510,13 @@ impl<N: Net> Reactor<N> {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-            return self.table.deadline(slot) != deadline;
-        }
-        if self.table.queued_bytes(slot) == 0 {
-            return false;
-        }
-        // If there was no room at the last write and there is now, the peer has taken bytes.
-        self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
-        self.at(slot).flush();
-        if before(self.table.entry(slot)) != (written, state) {
-            self.table.wake(slot);
+        } else if self.table.queued_bytes(slot) > 0 {
+            // If there was no room at the last write and there is now, the peer has taken bytes.
+            self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
+            self.at(slot).flush();
+            if before(self.table.entry(slot)) != (written, state) {
+                self.table.wake(slot);
+            }
         }
         // If the call lacked memory, the deadline waits for its repetition.
         self.table.deadline(slot) != deadline
