@@ -297,6 +297,18 @@ fn silent() -> (TcpListener, TcpStream) {
     (listener, first)
 }
 
+/// Uses all descriptors of this process but this many, until the files are dropped.
+fn leave_descriptors(count: usize) -> Vec<File> {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("lower");
+    let mut hogs = Vec::new();
+    while let Ok(hog) = File::open("/dev/null") {
+        hogs.push(hog);
+    }
+    hogs.truncate(hogs.len() - count);
+    hogs
+}
+
 /// On the real network, with a limit on descriptors: eight addresses do not respond, and there is
 /// room for three attempts.
 #[test]
@@ -308,16 +320,10 @@ fn a_real_shortage_of_descriptors_uses_up_no_address() {
         let addrs = silent.iter().map(|(listener, _)| listener.local_addr().expect("bound"));
         let addrs: Vec<_> = addrs.chain([good]).collect();
         let mut story = Transcript::new();
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("lower");
-        let mut hogs = Vec::new();
-        while let Ok(hog) = File::open("/dev/null") {
-            hogs.push(hog);
-        }
-        hogs.truncate(hogs.len() - 3);
+        let hogs = leave_descriptors(3);
         let client = story.reactor.connect(addrs, fast().connect_timeout(3 * SECOND)).expect("addresses");
         story.run_for(ms(400), |_, event| assert!(matches!(event, Event::Lookup(_)), "{event:?}"));
-        hogs.clear();
+        drop(hogs);
         let next = story.next(client);
         assert_eq!(next, What::Connect, "its descriptors are free again");
         story.expect(client, What::Ready);
@@ -332,13 +338,7 @@ fn the_choice_of_a_local_port_needs_no_descriptor_that_the_connection_needs() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let addr = listener.local_addr().expect("bound");
         let mut story = Transcript::new();
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        setrlimit(Resource::Nofile, Rlimit { current: Some(64), maximum }).expect("lower");
-        let mut hogs = Vec::new();
-        while let Ok(hog) = File::open("/dev/null") {
-            hogs.push(hog);
-        }
-        hogs.pop();
+        let _hogs = leave_descriptors(1);
         let options = ConnectOptions::default().local_addr(SocketAddr::from(([127, 0, 0, 1], 0)));
         let client = story.reactor.connect(addr, options).expect("an address");
         story.connected(client);
