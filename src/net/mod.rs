@@ -159,7 +159,8 @@ pub trait Net {
     /// Closes a listener. The kernel resets the connections in its queue.
     fn unlisten(&mut self, listener: u32);
 
-    /// Begins a handshake in `slot`, and registers it. After an error nothing is open in `slot`.
+    /// Registers `slot`, and begins a handshake in it. After an error nothing is open in `slot`, and
+    /// nothing was begun.
     fn connect(
         &mut self,
         slot: u32,

@@ -298,16 +298,13 @@ impl Net for Os {
         options: &SystemOptions,
         local: Option<SocketAddr>,
     ) -> io::Result<()> {
-        let stream = tcp::connect(addr, options, local)?;
-        // Before connect(2), epoll would report writable and hang-up at once.
-        self.register_fd(&stream, token)?;
+        let stream = tcp::connect(addr, options, local, |stream| self.register_fd(stream, token))?;
         self.put(slot, stream);
         Ok(())
     }
 
     fn connect_unix(&mut self, slot: u32, token: Token, addr: &UnixAddr, options: &SystemOptions) -> io::Result<()> {
-        let stream = unix::connect(addr, options)?;
-        self.register_fd(&stream, token)?;
+        let stream = unix::connect(addr, options, |stream| self.register_fd(stream, token))?;
         self.put(slot, stream);
         self.split.insert(slot);
         Ok(())
@@ -318,7 +315,9 @@ impl Net for Os {
         let Some(peer) = peer(stream)? else { return Ok(false) };
         let is_unix = peer.address_family() == AddressFamily::UNIX;
         if !is_unix && stream.local_addr()?.as_socket() == SocketAddr::try_from(peer).ok() {
-            // A connection with itself: a port without a listener became our own local port.
+            // A connection with itself: a port without a listener became our own local port. Closed
+            // without a reset, it would keep the port for a minute.
+            stream.set_linger(Some(Duration::ZERO))?;
             return Err(Errno::CONNREFUSED.into());
         }
         Ok(true)

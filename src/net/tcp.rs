@@ -12,20 +12,28 @@ use crate::options::{KeepAlive, SystemOptions};
 /// How many ports are tried for a connection from a local address without a port.
 const PORTS: usize = 32;
 
-/// A socket whose handshake has begun.
+/// A socket whose handshake has begun. `register` is called before connect(2): if it fails, no
+/// connection was begun. Until then epoll has it as writable and hung up, but tests that again in
+/// epoll_wait(2).
 ///
 /// bind(2) with port 0 takes a port for all destinations, and takes milliseconds when few are left.
 /// The option that prevents this, IP_BIND_ADDRESS_NO_PORT, can't be set in safe code. So the port
 /// is chosen here: SO_REUSEADDR allows one that other connections have, and connect(2) refuses it
 /// only if one of them has the same destination.
-pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<SocketAddr>) -> io::Result<Socket> {
-    let Some(local) = local else { return begin(addr, options, None) };
+pub(super) fn connect(
+    addr: SocketAddr,
+    options: &SystemOptions,
+    local: Option<SocketAddr>,
+    register: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
+    let begin = |local: Option<&SockAddr>| begin(addr, options, local, &register);
+    let Some(local) = local else { return begin(None) };
     let mut probes = Vec::new();
     while local.port() == 0 && probes.len() < PORTS {
         let Ok((probe, chosen)) = port(local) else { break };
         // Kept, so that the next probe gets another port.
         probes.push(probe);
-        match begin(addr, options, Some(&chosen)) {
+        match begin(Some(&chosen)) {
             Err(error) if is(&error, Errno::ADDRINUSE) || is(&error, Errno::ADDRNOTAVAIL) => {}
             // The probes have taken the last descriptors.
             Err(error) if is(&error, Errno::MFILE) || is(&error, Errno::NFILE) => break,
@@ -33,7 +41,7 @@ pub(super) fn connect(addr: SocketAddr, options: &SystemOptions, local: Option<S
         }
     }
     drop(probes);
-    begin(addr, options, Some(&local.into()))
+    begin(Some(&local.into()))
 }
 
 pub(super) fn is(error: &io::Error, errno: Errno) -> bool {
@@ -48,7 +56,12 @@ fn port(local: SocketAddr) -> io::Result<(Socket, SockAddr)> {
     Ok((probe, chosen))
 }
 
-fn begin(addr: SocketAddr, options: &SystemOptions, local: Option<&SockAddr>) -> io::Result<Socket> {
+fn begin(
+    addr: SocketAddr,
+    options: &SystemOptions,
+    local: Option<&SockAddr>,
+    register: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
     let socket = open(Domain::for_address(addr), options)?;
     if let Some(local) = local {
         // Connections can share a port, and use it again while an earlier one is in TIME_WAIT.
@@ -57,6 +70,7 @@ fn begin(addr: SocketAddr, options: &SystemOptions, local: Option<&SockAddr>) ->
         let no_permission = |error| if is(&error, Errno::ACCESS) { Errno::ADDRNOTAVAIL.into() } else { error };
         socket.bind(local).map_err(no_permission)?;
     }
+    register(&socket)?;
     match socket.connect(&addr.into()) {
         Err(error) if !is(&error, Errno::INPROGRESS) => Err(error),
         _ => Ok(socket),

@@ -56,9 +56,15 @@ pub(super) fn listen(addr: &UnixAddr, options: &ListenOptions) -> io::Result<(So
 }
 
 /// Returns a connected socket. The system connects it at once or not at all; EAGAIN (`WouldBlock`)
-/// means that the listener's queue is full.
-pub(super) fn connect(addr: &UnixAddr, options: &SystemOptions) -> io::Result<Socket> {
+/// means that the listener's queue is full. `register` is called before connect(2): if it fails, no
+/// connection was begun.
+pub(super) fn connect(
+    addr: &UnixAddr,
+    options: &SystemOptions,
+    register: impl Fn(&Socket) -> io::Result<()>,
+) -> io::Result<Socket> {
     let socket = tcp::open(Domain::UNIX, options)?;
+    register(&socket)?;
     socket.connect(&addr.name()?)?;
     Ok(socket)
 }
@@ -70,7 +76,7 @@ fn remove_stale(addr: &UnixAddr, options: &SystemOptions, in_use: io::Error) -> 
     if !fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(in_use);
     }
-    match connect(addr, options) {
+    match connect(addr, options, |_| Ok(())) {
         Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path),
         _ => Err(in_use),
     }

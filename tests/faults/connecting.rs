@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use support::alone::{alone, alone_in_a_network, shell};
 use support::faulty::{faulty_on, flags};
 use support::scene::{Scene, THERE};
-use support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, reset, work_for};
+use support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, own_ip, reset, work_for};
 
 const AT: SocketAddr = SocketAddr::new(THERE, 80);
 const SECOND: Duration = Duration::from_secs(1);
@@ -368,8 +368,7 @@ fn a_connection_with_itself_is_refused() {
 /// CN07: on the real kernel, bound to the port that it connects to.
 #[test]
 fn a_real_connection_with_itself_is_refused() {
-    let (taken, addr) = listener();
-    drop(taken);
+    let addr = SocketAddr::new(own_ip(), 5000);
     let mut story = Transcript::new();
     let client = story.reactor.connect(addr, ConnectOptions::default().local_addr(addr)).expect("an address");
     story.expect(client, What::Lookup(addr.ip()));
@@ -377,6 +376,9 @@ fn a_real_connection_with_itself_is_refused() {
     let ending = story.close(client);
     assert_eq!((ending.first_fin, ending.bytes_read), (FirstFin::Neither, 0));
     story.rest();
+    // Without SO_REUSEADDR: nothing of the connection is left, not even TIME_WAIT.
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
+    socket.bind(&addr.into()).expect("the port is free again");
 }
 
 /// CN08: handshake, data and FIN in one readiness.

@@ -58,10 +58,23 @@ fn a_local_port_that_was_given_is_the_one_that_is_used() {
     let is_taken = |error: &io::Error| error.kind() == io::ErrorKind::AddrInUse;
     let (socket, free) = (0..100)
         .map(|_| port(SocketAddr::from(([127, 0, 0, 1], 0))).expect("a port"))
-        .find_map(|(_probe, free)| match connect(target, &SystemOptions::default(), free.as_socket()) {
+        .find_map(|(_probe, free)| match connect(target, &SystemOptions::default(), free.as_socket(), |_| Ok(())) {
             Err(error) if is_taken(&error) => None,
             connected => Some((connected.expect("it listens"), free)),
         })
         .expect("one of many ports stays free");
     assert_eq!(socket.local_addr().expect("bound"), free);
+}
+
+/// Otherwise a connection is established and closed in each of the attempts.
+#[test]
+fn a_connection_that_can_not_be_registered_is_not_begun() {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.set_nonblocking(true).expect("open");
+    let target = listener.local_addr().expect("bound");
+    for local in [None, Some(SocketAddr::from(([127, 0, 0, 1], 0)))] {
+        let refused = connect(target, &SystemOptions::default(), local, |_| Err(Errno::NOSPC.into()));
+        assert!(is(&refused.expect_err("epoll has no room"), Errno::NOSPC));
+        assert_eq!(listener.accept().expect_err("nothing was begun").kind(), io::ErrorKind::WouldBlock);
+    }
 }

@@ -5,12 +5,16 @@ use socket2::Type;
 
 use super::*;
 
+fn client(path: &Path) -> io::Result<Socket> {
+    connect(&UnixAddr::path(path), &SystemOptions::default(), |_| Ok(()))
+}
+
 /// A listener of this test that accepts no connection, and as many clients as its queue takes.
 fn full(path: &Path) -> (Socket, Vec<Socket>) {
     let listener = Socket::new(Domain::UNIX, Type::STREAM, None).expect("a socket");
     listener.bind(&UnixAddr::path(path).name().expect("short")).expect("a new file");
     listener.listen(1).expect("bound");
-    let clients = std::iter::from_fn(|| connect(&UnixAddr::path(path), &SystemOptions::default()).ok()).collect();
+    let clients = std::iter::from_fn(|| client(path).ok()).collect();
     (listener, clients)
 }
 
@@ -22,12 +26,24 @@ fn file(name: &str) -> PathBuf {
 fn a_connection_to_a_full_queue_would_block_and_is_not_begun() {
     let path = file("full");
     let (listener, clients) = full(&path);
-    let connect = || connect(&UnixAddr::path(&path), &SystemOptions::default());
-    assert_eq!(connect().expect_err("it is full").kind(), io::ErrorKind::WouldBlock);
+    assert_eq!(client(&path).expect_err("it is full").kind(), io::ErrorKind::WouldBlock);
     drop(clients);
-    while connect().is_err() {
+    while client(&path).is_err() {
         listener.accept().expect("one waits");
     }
+    fs::remove_file(path).expect("it is there");
+}
+
+#[test]
+fn a_connection_that_can_not_be_registered_is_not_begun() {
+    let path = file("register");
+    let (listener, clients) = full(&path);
+    listener.set_nonblocking(true).expect("open");
+    drop(clients);
+    while listener.accept().is_ok() {}
+    let refused = connect(&UnixAddr::path(&path), &SystemOptions::default(), |_| Err(Errno::NOSPC.into()));
+    assert!(is(&refused.expect_err("epoll has no room"), Errno::NOSPC));
+    assert_eq!(listener.accept().expect_err("nothing was begun").kind(), io::ErrorKind::WouldBlock);
     fs::remove_file(path).expect("it is there");
 }
 
@@ -50,7 +66,7 @@ fn a_file_of_another_kind_of_socket_is_in_use_and_gives_an_error_of_its_own() {
     let _datagram = std::os::unix::net::UnixDatagram::bind(&path).expect("a new file");
     let refused = listen(&UnixAddr::path(&path), &ListenOptions::default().replace_stale(true)).map(drop);
     assert!(is(&refused.expect_err("it is in use"), Errno::ADDRINUSE));
-    let failed = connect(&UnixAddr::path(&path), &SystemOptions::default()).expect_err("it is no stream socket");
+    let failed = client(&path).expect_err("it is no stream socket");
     assert!(crate::ConnectionError::from_os(&failed).to_string().ends_with("not a stream socket"), "{failed}");
     fs::remove_file(path).expect("it is not replaced");
 }
@@ -65,7 +81,7 @@ fn a_name_that_can_not_be_has_a_system_error_of_its_own() {
     {
         let addr = UnixAddr::path(path);
         assert!(is(&listen(&addr, &ListenOptions::default()).map(drop).expect_err("no name"), errno), "{addr}");
-        assert!(is(&connect(&addr, &SystemOptions::default()).expect_err("no name"), errno), "{addr}");
+        assert!(is(&connect(&addr, &SystemOptions::default(), |_| Ok(())).expect_err("no name"), errno), "{addr}");
     }
     assert!(!cut.exists(), "the path is not cut at its zero byte");
 }
