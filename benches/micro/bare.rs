@@ -216,7 +216,9 @@ impl Net for Bare {
         nothing()
     }
 
-    fn lookup(&mut self, _token: Token, _host: &str, _port: u16) {}
+    fn lookup(&mut self, _token: Token, _host: &str, _port: u16) -> io::Result<()> {
+        Ok(())
+    }
 
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
         None

@@ -245,8 +245,8 @@ pub trait Net {
 
     /// How long ago the peer's kernel last took bytes of ours; `None` if that is not known. Called
     /// when a limit of silence has expired: a peer that still takes bytes is not silent.
-    fn time_since_acked(&mut self, _slot: u32) -> Option<Duration> {
-        None
+    fn time_since_acked(&mut self, _slot: u32) -> io::Result<Option<Duration>> {
+        Ok(None)
     }
 
     /// What the kernel says of the connection with this peer; `None` if that is not known. For
@@ -279,8 +279,9 @@ pub trait Net {
     /// The local address of a connection.
     fn local_addr(&self, slot: u32) -> io::Result<SocketAddr>;
 
-    /// Looks a host name up, off this thread. [`looked_up`](Net::looked_up) has the result.
-    fn lookup(&mut self, token: Token, host: &str, port: u16);
+    /// Looks a host name up, off this thread. [`looked_up`](Net::looked_up) has the result. After an
+    /// error it was not begun, and the reactor tries again.
+    fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()>;
 
     /// The result of this lookup is no longer needed. A lookup that has not begun can be dropped.
     fn forget_lookup(&mut self, _token: Token) {}

@@ -406,15 +406,15 @@ impl Net for Os {
     }
 
     #[cfg(target_os = "linux")]
-    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
-        let stream = self.streams.get(slot as usize)?.as_ref()?;
+    fn time_since_acked(&mut self, slot: u32) -> io::Result<Option<Duration>> {
+        let stream = self.streams.get(slot as usize).and_then(Option::as_ref).ok_or(Errno::BADF)?;
         self.sock_diag.query(stream, None, super::sock_diag::time_since_acked)
     }
 
     #[cfg(target_os = "linux")]
     fn kernel_view(&mut self, slot: u32, peer: Option<SocketAddr>) -> Option<super::KernelView> {
         let stream = self.streams.get(slot as usize)?.as_ref()?;
-        self.sock_diag.query(stream, peer, super::sock_diag::kernel_view)
+        self.sock_diag.query(stream, peer, super::sock_diag::kernel_view).ok().flatten()
     }
 
     fn descriptor(&self, slot: u32) -> Option<BorrowedFd<'_>> {
@@ -458,8 +458,8 @@ impl Net for Os {
         addr.map(unmapped).ok_or_else(|| Errno::AFNOSUPPORT.into())
     }
 
-    fn lookup(&mut self, token: Token, host: &str, port: u16) {
-        self.resolver.lookup(token, host, port);
+    fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()> {
+        self.resolver.lookup(token, host, port)
     }
 
     fn forget_lookup(&mut self, token: Token) {

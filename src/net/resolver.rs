@@ -70,21 +70,22 @@ impl Resolver {
         Self { waker, resolve, queue, answers, answer, threads: 0, open: 0 }
     }
 
-    pub(super) fn lookup(&mut self, token: Token, host: &str, port: u16) {
+    /// Fails if there is no thread, and none can be started now.
+    pub(super) fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()> {
+        if self.open >= self.threads && self.threads < THREADS {
+            match self.start_thread() {
+                Ok(()) => self.threads += 1,
+                Err(error) if self.threads == 0 => return Err(error),
+                Err(error) => log::warn!("can't start a thread for lookups: {error}"),
+            }
+        }
         self.open += 1;
-        if self.open > self.threads && self.threads < THREADS {
-            self.start_thread();
-        }
-        if self.threads == 0 {
-            let _ = self.answer.send((token, Err(LookupErrorKind::Failed)));
-            let _ = self.waker.wake();
-            return;
-        }
         let request = Request { token, host: host.into(), port, resolve: Arc::clone(&self.resolve) };
         if let Some(requests) = self.queue.lock().as_mut() {
             requests.push_back(request);
         }
         self.queue.filled.notify_one();
+        Ok(())
     }
 
     /// Removes a lookup that is no longer needed. A lookup that has begun continues.
@@ -111,9 +112,9 @@ impl Resolver {
         Some(answer)
     }
 
-    fn start_thread(&mut self) {
+    fn start_thread(&self) -> io::Result<()> {
         let (queue, answer, waker) = (Arc::clone(&self.queue), self.answer.clone(), Arc::clone(&self.waker));
-        let started = thread::Builder::new().name("finale-lookup".into()).spawn(move || {
+        let thread = thread::Builder::new().name("finale-lookup".into()).spawn(move || {
             while let Some(request) = queue.take() {
                 // A resolver that panics counts as failed.
                 let resolve = AssertUnwindSafe(|| (request.resolve)(&request.host, request.port));
@@ -123,10 +124,7 @@ impl Resolver {
                 }
             }
         });
-        match started {
-            Ok(_) => self.threads += 1,
-            Err(error) => log::warn!("can't start a thread for lookups: {error}"),
-        }
+        thread.map(drop)
     }
 }
 

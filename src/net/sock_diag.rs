@@ -3,11 +3,13 @@
 //!
 //! Invariant: a result is about the socket in question, or there is none. The query never blocks.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
 use std::os::fd::OwnedFd;
 use std::time::Duration;
 
+use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, netlink, recv, send, socket_with};
 use socket2::Socket;
 
@@ -16,6 +18,8 @@ use super::KernelView;
 /// `SOCK_DIAG_BY_FAMILY` of linux/sock_diag.h: the type of the request and of its reply.
 const BY_FAMILY: u16 = 20;
 const NLM_F_REQUEST: u16 = 1;
+/// `NLMSG_ERROR` of linux/netlink.h.
+const ERROR: u16 = 2;
 /// `INET_DIAG_INFO` of linux/inet_diag.h: the reply contains a `tcp_info`.
 const INFO: u16 = 2;
 /// `TCP_RTO_MAX` of net/tcp.h.
@@ -57,32 +61,34 @@ pub(super) struct SockDiag {
 
 impl SockDiag {
     /// What `read` finds in what the kernel says of a connection. `None` if it says nothing: of a
-    /// socket of another network namespace, of a Unix domain socket, and in some sandboxes. The
-    /// peer is needed in SYN-SENT, and when TIME-WAIT has begun: there getpeername(2) fails.
+    /// socket of another network namespace, and of a Unix domain socket. An error if it can't be
+    /// queried now (ENOBUFS, ENOMEM, EMFILE), or never, as in some sandboxes. The peer is needed in
+    /// SYN-SENT, and when TIME-WAIT has begun: there getpeername(2) fails.
     pub(super) fn query<T>(
         &mut self,
         socket: &Socket,
         peer: Option<SocketAddr>,
         read: fn(&[u8]) -> Option<T>,
-    ) -> Option<T> {
-        let peer = peer.or_else(|| socket.peer_addr().ok()?.as_socket())?;
-        if self.netlink.is_none() {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let opened = socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG));
-            self.netlink = opened.inspect_err(|errno| log::debug!("no sock_diag socket: {errno}")).ok();
-        }
-        let netlink = self.netlink.as_ref()?;
+    ) -> io::Result<Option<T>> {
+        let netlink = match self.netlink.take() {
+            Some(netlink) => netlink,
+            None => {
+                let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+                socket_with(AddressFamily::NETLINK, SocketType::RAW, flags, Some(netlink::SOCK_DIAG))
+                    .inspect_err(|errno| log::debug!("no sock_diag socket: {errno}"))?
+            }
+        };
+        let netlink = self.netlink.insert(netlink);
         self.queries = self.queries.wrapping_add(1);
-        // A listener, or a connection of another namespace, can have the same addresses.
-        let cookie = cookie(socket)?;
-        send(netlink, &request(self.queries, socket, peer, cookie)?, SendFlags::empty()).ok()?;
+        let Some((cookie, request)) = request(self.queries, socket, peer) else { return Ok(None) };
+        send(&*netlink, &request, SendFlags::empty())?;
         // The kernel replies before send(2) returns. Another number is that of an earlier query.
         let mut buffer = [0; 2048];
         loop {
-            let (_, length) = recv(netlink, &mut buffer, RecvFlags::empty()).ok()?;
-            let reply = buffer.get(..length)?;
-            if word(reply, 8)? == self.queries {
-                return read(message(reply, cookie)?);
+            let (_, length) = recv(&*netlink, &mut buffer, RecvFlags::empty())?;
+            let reply = buffer.get(..length).unwrap_or_default();
+            if word(reply, 8).is_none_or(|number| number == self.queries) {
+                return Ok(message(reply, cookie)?.and_then(read));
             }
         }
     }
@@ -94,8 +100,11 @@ fn cookie(socket: &Socket) -> Option<[u8; 8]> {
     [cookie as u32, (cookie >> 32) as u32].map(u32::to_ne_bytes).concat().try_into().ok()
 }
 
-/// An `nlmsghdr` and an `inet_diag_req_v2`.
-fn request(number: u32, socket: &Socket, peer: SocketAddr, cookie: [u8; 8]) -> Option<Vec<u8>> {
+/// The socket's cookie, with an `nlmsghdr` and an `inet_diag_req_v2`.
+fn request(number: u32, socket: &Socket, peer: Option<SocketAddr>) -> Option<([u8; 8], Vec<u8>)> {
+    // A listener, or a connection of another namespace, can have the same addresses.
+    let cookie = cookie(socket)?;
+    let peer = peer.or_else(|| socket.peer_addr().ok()?.as_socket())?;
     let local = socket.local_addr().ok()?.as_socket()?;
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with that
@@ -110,7 +119,8 @@ fn request(number: u32, socket: &Socket, peer: SocketAddr, cookie: [u8; 8]) -> O
         (local, peer) => [local, peer].map(sixteen).concat(),
     };
     let [length, number, device] = [REQUEST, number, device].map(u32::to_ne_bytes);
-    Some([&length, &*header, &number, &[0; 4], &protocol, &ANY_STATE, &ports, &addrs, &device, &cookie].concat())
+    let request = [&length, &*header, &number, &[0; 4], &protocol, &ANY_STATE, &ports, &addrs, &device, &cookie];
+    Some((cookie, request.concat()))
 }
 
 fn sixteen(ip: IpAddr) -> [u8; 16] {
@@ -128,11 +138,17 @@ fn half(bytes: &[u8], at: usize) -> Option<u16> {
     bytes.get(at..at + 2)?.try_into().ok().map(u16::from_ne_bytes)
 }
 
-/// The `inet_diag_msg` with its attributes. `None` for an error (no such connection), and for
-/// another socket.
-fn message(reply: &[u8], cookie: [u8; 8]) -> Option<&[u8]> {
-    let message = reply.get(HEADER..)?;
-    (half(reply, 4)? == BY_FAMILY && message.get(COOKIE..COOKIE + 8)? == cookie).then_some(message)
+/// The `inet_diag_msg` with its attributes. `None` for another socket, and for no such connection.
+fn message(reply: &[u8], cookie: [u8; 8]) -> rustix::io::Result<Option<&[u8]>> {
+    let message = reply.get(HEADER..).unwrap_or_default();
+    let kind = half(reply, 4);
+    if kind == Some(ERROR) {
+        // An `nlmsgerr` begins with the errno, as a negative number.
+        let errno = word(message, 0).map(|errno| Errno::from_raw_os_error(errno.wrapping_neg() as i32));
+        return errno.filter(|errno| *errno != Errno::NOENT).map_or(Ok(None), Err);
+    }
+    let is_own = kind == Some(BY_FAMILY) && message.get(COOKIE..COOKIE + 8) == Some(&cookie);
+    Ok(is_own.then_some(message))
 }
 
 /// How long ago the peer's kernel last took bytes of ours.

@@ -57,8 +57,11 @@ impl<N: Net> Reactor<N> {
             Target::Addr(addr) => connecting.addrs.push(*addr),
             Target::Addrs(addrs) => connecting.addrs.extend_from_slice(addrs),
             Target::Name { host, port } => {
-                self.net.lookup(token, host, *port);
-                return self.apply(slot, Input::LookupStarted);
+                // There may be no thread for it now.
+                return match self.net.lookup(token, host, *port) {
+                    Ok(()) => self.apply(slot, Input::LookupStarted),
+                    Err(_) => self.table.retry_later(slot),
+                };
             }
             Target::Unix(_) => {
                 // It has no address that `lookup` could deliver.

@@ -129,12 +129,13 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(always)]
     pub(super) fn needs(&self, steps: &mut usize) -> Result<(), Next> {
         match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
-            Next::Deliver => Ok(()),
-            Next::Now if *steps > 0 => {
+            // A name can have thousands of addresses, with an event for each.
+            Next::Deliver if !self.entry.flags.is_pending(Emits::Lookup) => Ok(()),
+            Next::Deliver | Next::Now if *steps > 0 => {
                 *steps -= 1;
                 Ok(())
             }
-            next @ (Next::Now | Next::Later | Next::Close | Next::Wait) => Err(next),
+            next @ (Next::Deliver | Next::Now | Next::Later | Next::Close | Next::Wait) => Err(next),
         }
     }
 
@@ -362,20 +363,27 @@ impl<'a, N: Net> Step<'a, N> {
         }
         if self.entry.state == State::Broken {
             self.fail_broken();
+        } else if self.owes_only_end() && matches!(self.net.peek(self.slot), Ok(Unread::End)) {
+            self.read_end();
         }
         self.entry.state.is_final()
+    }
+
+    /// Whether the peer's end may be all that is missing, and is known to have come.
+    const fn owes_only_end(&self) -> bool {
+        let is_finished = matches!(self.entry.state, State::LocalFinished | State::Lingering);
+        is_finished && self.entry.has_input() && self.entry.flags.has(Flags::READ_CLOSED)
     }
 
     /// A limit has expired. If our FIN is with the kernel, and the kernel does not report what the
     /// peer takes, the kernel delivers the rest alone: a reset could destroy an answer to a slow
     /// reader.
-    pub(super) fn expire(&mut self, failure: ConnectionError) {
+    pub(super) fn expire(&mut self, failure: ConnectionError, is_known: bool) {
         self.note_unread_fin();
         let is_sent = matches!(self.entry.state, State::LocalFinished | State::Lingering | State::Closing);
         let is_silence =
             matches!(failure.kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
-        let may_wait = is_sent && is_silence && self.entry.bytes_written > 0;
-        if may_wait && self.net.time_since_acked(self.slot).is_none() {
+        if is_sent && is_silence && !is_known && self.entry.bytes_written > 0 {
             // Both sides have finished, and a hand-off claims no more than that.
             if self.entry.state == State::Closing {
                 return self.leave_to_kernel();

@@ -69,7 +69,7 @@ pub(super) struct Turn {
     accepts: usize,
     /// This round has accepted a connection.
     accepted: bool,
-    /// A deadline has passed: no other round begins.
+    /// A deadline has passed: one more connection is accepted, and no other round begins.
     interrupted: bool,
     timers: u32,
     free_timers: u32,
@@ -346,7 +346,7 @@ impl<N: Net> Reactor<N> {
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
-        self.turn.interrupted = false;
+        self.turn.interrupted = self.next_due().is_some_and(|due| due <= self.turn.now);
         self.table.begin_turn();
         self.turn.left = steps(self.table.ready.len());
         self.turn.take_steps();
@@ -397,6 +397,9 @@ impl<N: Net> Reactor<N> {
 
     #[inline(never)]
     fn accept(&mut self) -> Option<Emit> {
+        if self.turn.interrupted {
+            self.turn.accepts = self.turn.accepts.min(1);
+        }
         while self.turn.accepts > 0
             && let Some(listener) = self.listeners.next_ready()
         {
@@ -465,7 +468,8 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers no event of a timer.
         }
-        if what.is_for_writing(settings) && self.has_taken(slot, deadline) {
+        let is_known = what.is_for_writing(settings) && self.query_taken(slot);
+        if self.table.deadline(slot) != deadline {
             // The new deadline, or another, may have passed, too.
             return self.due(slot);
         }
@@ -473,7 +477,7 @@ impl<N: Net> Reactor<N> {
             self.counts.struck(self.turn.now - due);
         }
         match what {
-            Due::Limit(timer) => self.expired(slot, timer, deadline),
+            Due::Limit(timer) => self.expired(slot, timer, deadline, is_known),
             Due::Attempt => self.continue_connecting(slot),
             Due::Retry => self.table.retry(slot, self.turn.now),
             Due::Grace if self.table.entry(slot).state == State::Broken => self.at(slot).fail_broken(),
@@ -497,20 +501,27 @@ impl<N: Net> Reactor<N> {
         self.table.wake(slot);
     }
 
-    /// A limit of silence has passed, as far as finale can see. Returns whether it stands no longer,
-    /// since the peer has taken bytes meanwhile: our kernel may hold megabytes, and reports when the
-    /// peer last took some; if it can't, it may have room for bytes that wait.
-    fn has_taken(&mut self, slot: u32, deadline: Option<(u64, Due)>) -> bool {
+    /// A limit of silence has passed, as far as finale can see: restarts it if the peer has taken
+    /// bytes meanwhile. Our kernel may hold megabytes, and reports when the peer last took some; if
+    /// it can't, it may have room for bytes that wait. If a call lacks memory, the limit waits for
+    /// its repetition. Returns whether the kernel has reported.
+    fn query_taken(&mut self, slot: u32) -> bool {
         let before = |entry: &Entry| (entry.bytes_written, entry.state);
         let (written, state) = before(self.table.entry(slot));
         if !state.is_connected() || state == State::Broken {
             return false;
         }
-        if let Some(ago) = (written > 0).then(|| self.net.time_since_acked(slot)).flatten() {
+        let taken = if written > 0 { self.net.time_since_acked(slot) } else { Ok(None) };
+        if let Ok(Some(ago)) = taken {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));
             self.table.peer_took(slot, at);
-        } else if self.table.queued_bytes(slot) > 0 {
+            return true;
+        }
+        if taken.is_err_and(|error| is_transient(&error)) {
+            self.table.retry_later(slot);
+        }
+        if self.table.queued_bytes(slot) > 0 {
             // If there was no room at the last write and there is now, the peer has taken bytes.
             self.table.entry_mut(slot).flags.set(Flags::WRITABLE, true);
             self.at(slot).flush();
@@ -518,18 +529,18 @@ impl<N: Net> Reactor<N> {
                 self.table.wake(slot);
             }
         }
-        // If the call lacked memory, the deadline waits for its repetition.
-        self.table.deadline(slot) != deadline
+        false
     }
 
     /// A limit has expired. A connection that was dead already reports its own error; while that is
-    /// unknown, because the query lacked memory, the deadline waits.
-    fn expired(&mut self, slot: u32, timer: TimeoutKind, deadline: Option<(u64, Due)>) {
+    /// unknown, because the query lacked memory, the deadline waits. `is_known`: the kernel has
+    /// reported what the peer has taken.
+    fn expired(&mut self, slot: u32, timer: TimeoutKind, deadline: Option<(u64, Due)>, is_known: bool) {
         let failure = ConnectionError::of(ConnectionErrorKind::TimedOut(timer));
         if !self.table.entry(slot).state.is_connected() {
             self.expire_connecting(slot, failure);
         } else if !self.at(slot).ends_by_itself() && self.table.deadline(slot) == deadline {
-            self.at(slot).expire(failure);
+            self.at(slot).expire(failure, is_known);
         }
     }
 

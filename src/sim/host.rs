@@ -435,10 +435,10 @@ impl Net for BareHost {
         self.transmit(&mut world, slot, id, &bytes, more)
     }
 
-    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
-        let (world, id) = self.on(slot).ok()?;
-        let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && !end.is_unix())?;
-        Some(Duration::from_nanos(world.now - end.taken_at))
+    fn time_since_acked(&mut self, slot: u32) -> io::Result<Option<Duration>> {
+        let (world, id) = self.on_with_memory(slot, 5)?;
+        let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && !end.is_unix());
+        Ok(end.map(|end| Duration::from_nanos(world.now - end.taken_at)))
     }
 
     fn finish(&mut self, slot: u32) -> io::Result<()> {
@@ -516,13 +516,14 @@ impl Net for BareHost {
         if end.is_unix() { Err(io::ErrorKind::Unsupported.into()) } else { Ok(end.local) }
     }
 
-    fn lookup(&mut self, token: Token, host: &str, port: u16) {
+    fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()> {
         let mut world = self.enter();
         let most = nanos(world.faults.lookup_delay);
         let at = world.now + LOOKUP + world.rng.below(most);
         if let Some(answer) = world.resolve(host, port) {
             world.schedule(at, Happening::Lookup { host: self.index, token, answer });
         }
+        Ok(())
     }
 
     fn seed(&self) -> u64 {

@@ -246,11 +246,7 @@ impl Entry {
     /// If no attempt is in flight the next one is due, unless it waits for a retry.
     fn next_connecting(&self, extra: Option<&Extra>) -> Next {
         let waits = self.flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
-        if self.state == State::Resolving || (self.state == State::Connecting && waits) {
-            Next::Wait
-        } else {
-            Next::Now
-        }
+        if self.state == State::Resolving || waits { Next::Wait } else { Next::Now }
     }
 }
 

@@ -270,9 +270,9 @@ impl<N: Net> Net for Traced<N> {
         self.closes(slot, Call::Reset);
     }
 
-    fn lookup(&mut self, token: Token, host: &str, port: u16) {
+    fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()> {
         self.call(token.index, Call::Lookup, 0, None);
-        self.net.lookup(token, host, port);
+        self.net.lookup(token, host, port)
     }
 
     fn stepped(&mut self, socket: SocketId, state: State, input: Input) {
@@ -350,7 +350,7 @@ impl<N: Net> Net for Traced<N> {
         self.net.acknowledged(slot)
     }
 
-    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
+    fn time_since_acked(&mut self, slot: u32) -> io::Result<Option<Duration>> {
         self.net.time_since_acked(slot)
     }
 

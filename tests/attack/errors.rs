@@ -500,3 +500,25 @@ fn a_write_that_fails_after_the_peers_end_ends_it() {
     assert_eq!(faulty.failures("send"), 1);
     assert_eq!(scene.ending.as_ref().map(|ending| ending.bytes_unsent), Some(50_000));
 }
+
+/// There is no thread for it (pthread_create(3), EAGAIN).
+#[test]
+fn a_lookup_that_can_not_begin_is_tried_again_until_the_connect_timeout() {
+    for lasts in [false, true] {
+        let (mut scene, faulty) = faulty_on(Network::new(7));
+        scene.network.name("backend", vec![THERE]);
+        let _listener = scene.peer.listen((THERE, 80).into()).expect("free");
+        match lasts {
+            true => faulty.always("lookup", Errno::AGAIN),
+            false => faulty.once("lookup", Errno::AGAIN),
+        }
+        scene.reactor.connect("backend:80", ConnectOptions::default().connect_timeout(WHILE)).expect("a good target");
+        scene.run(2 * WHILE);
+        if lasts {
+            tries_in_moderation(&faulty, "lookup");
+            assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Connect));
+        } else {
+            assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready"]);
+        }
+    }
+}

@@ -384,3 +384,15 @@ fn a_socket_whose_error_is_to_come_takes_no_buffer_and_will_not_drain() {
     }
     assert_eq!(refused, Some((Err(b"the first part".to_vec()), false)));
 }
+
+/// A peer can announce any length.
+#[test]
+fn a_length_for_which_there_is_no_memory_is_refused() {
+    let mut scene = Scene::new();
+    let peer = scene.serve(ListenOptions::default());
+    for len in [usize::MAX, 1 << 63, 1 << 62] {
+        scene.with(|socket| assert_eq!(socket.fill(b"head".to_vec(), len), Err(b"head".to_vec()), "{len}"));
+    }
+    peer.send(b"x");
+    scene.expect(&["data x"]);
+}

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use finale::sim::{Network, PeerSocket};
 use finale::{ConnectionErrorKind, Event, ListenOptions, SocketId, TimeoutKind, UnixAddr};
 
-use support::faulty::{FaultyNet, faulty_on};
+use rustix::io::Errno;
+use support::faulty::{Faulty, FaultyNet, faulty_on};
 use support::scene::Scene;
 use support::{PATIENCE, Transcript, ms};
 
@@ -21,12 +22,18 @@ const LIMIT: Duration = Duration::from_secs(3);
 const HELD: usize = 50_000;
 
 fn served(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket) {
+    let (scene, peer, faulty) = known(options);
+    faulty.hide_acks();
+    (scene, peer)
+}
+
+/// The kernel reports when the peer last took bytes.
+fn known(options: ListenOptions) -> (Scene<FaultyNet>, PeerSocket, Faulty) {
     let network = Network::new(7);
     network.set_buffers(HELD, 1000);
     let (mut scene, faulty) = faulty_on(network);
-    faulty.hide_acks();
     let peer = scene.serve(options);
-    (scene, peer)
+    (scene, peer, faulty)
 }
 
 fn write(scene: &mut Scene<FaultyNet>, bytes: usize) {
@@ -149,6 +156,35 @@ fn a_half_closed_connection_whose_limit_strikes_leaves_a_slow_reader_to_the_kern
     assert_eq!(read_slowly(&mut scene, &peer, 60), HELD);
     assert!(peer.has_fin() && !peer.is_reset());
     assert!(scene.reactor.is_empty(), "the limit has ended it here:\n{}", scene.reactor.sockets());
+}
+
+// --- the kernel lacks memory for the query ---
+
+#[test]
+fn a_query_without_memory_resets_no_slow_reader() {
+    for lasts in [false, true] {
+        let (mut scene, peer, faulty) = known(ListenOptions::default().half_closed_timeout(LIMIT));
+        write(&mut scene, HELD);
+        scene.with(|socket| socket.end());
+        match lasts {
+            true => faulty.always("time_since_acked", Errno::NOBUFS),
+            false => faulty.once("time_since_acked", Errno::NOMEM),
+        }
+        assert_eq!(read_slowly(&mut scene, &peer, 51), HELD, "{lasts}");
+        assert!(peer.has_fin() && !peer.is_reset(), "{lasts}");
+        // The limit waits for one repetition.
+        assert_eq!(faulty.failures("time_since_acked"), if lasts { 2 } else { 1 });
+    }
+}
+
+#[test]
+fn a_query_without_memory_makes_no_slow_reader_idle() {
+    let (mut scene, peer, faulty) = known(ListenOptions::default().idle_timeout(LIMIT));
+    write(&mut scene, HELD);
+    faulty.once("time_since_acked", Errno::NOBUFS);
+    read_slowly(&mut scene, &peer, 20);
+    assert_eq!(faulty.failures("time_since_acked"), 1);
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
 }
 
 // --- on real Unix domain sockets ---

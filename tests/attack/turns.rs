@@ -209,6 +209,37 @@ fn a_busy_listener_gives_ready_sockets_no_more_steps_once_a_timer_is_due() {
     }
 }
 
+/// The same after a second in which the listener has always had clients: it accepts 16 at once.
+#[test]
+fn a_flood_of_clients_delays_a_timer_by_one_batch() {
+    for due_in in 50..66 {
+        let mut scene = Scene::new();
+        let peers = crowd(&mut scene, 1000, ListenOptions::default());
+        let (addr, mut clients) = (SocketAddr::new(HERE, 80), Vec::new());
+        let local = scene.network.peer(THERE);
+        let mut connect = || clients.push(local.connect(addr).expect("begun"));
+        (0..100).for_each(|_| connect());
+        let grown = scene.network.now() + ms(1000);
+        with_slow_handlers(&mut scene, ms(2000), |now, _, _| {
+            connect();
+            (now >= grown).then_some(())
+        });
+        peers.iter().for_each(|peer| peer.send(b"x"));
+        let late = lateness(&mut scene, ms(due_in), &mut connect);
+        assert!(late <= ms(36), "{late:?}, {due_in}");
+    }
+}
+
+/// Each address is an event, and a name can have thousands.
+#[test]
+fn a_name_with_many_addresses_puts_no_timer_off() {
+    let mut scene = Scene::new();
+    let addrs: Vec<SocketAddr> = (1..=1000).map(|port| SocketAddr::new(THERE, port)).collect();
+    scene.reactor.connect(addrs, ConnectOptions::default()).expect("good addresses");
+    let late = lateness(&mut scene, ms(50), || ());
+    assert!(late <= LATE, "{late:?}");
+}
+
 /// The last acknowledgement has arrived before the limit, and its socket waits after a hundred
 /// others.
 #[test]
@@ -279,6 +310,29 @@ fn an_end_before_the_limit_of_a_stop_is_read_though_one_poll_finds_both() {
     scene.network.advance(ms(150));
     scene.run(ms(100));
     assert_eq!(scene.how(), &EndingKind::Confirmed);
+}
+
+/// The same behind a hundred others: the turn is left before its socket has a step.
+#[test]
+fn an_end_before_the_limit_of_a_stop_is_read_though_its_socket_was_queued() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default());
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default()).expect("a free port");
+    let client = scene.peer.connect(listener.addr).expect("begun");
+    scene.run(ms(100));
+    let id = scene.socket.expect("accepted");
+    let stop = StopOptions::default().grace(ms(100)).limit(ms(500));
+    scene.reactor.stop_listener(listener.id, stop).expect("open");
+    scene.run(ms(480));
+    assert!(client.has_fin(), "the grace is over");
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    client.finish();
+    scene.network.advance(ms(5));
+    let how = with_slow_handlers(&mut scene, ms(1000), |_, socket, event| match event {
+        Event::Close(ending) if socket.id() == id => Some(ending.kind.clone()),
+        _ => None,
+    });
+    assert_eq!(how, Some(EndingKind::Confirmed));
 }
 
 /// The limit of the stop has found the reset, the turn was left for a timer before the error was

@@ -168,7 +168,7 @@ fn names_are_looked_up_in_their_own_time() {
     network.name_fails("later.test", LookupErrorKind::TryAgain);
     network.name_hangs("slow.test");
     for name in ["two.test", "empty.test", "later.test", "slow.test", "unknown.test", "10.0.0.1"] {
-        host.lookup(TOKEN, name, 80);
+        host.lookup(TOKEN, name, 80).expect("it begins");
     }
     assert_eq!(host.looked_up(), None);
     assert_eq!(news(&mut host, SECOND), []);

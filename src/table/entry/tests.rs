@@ -379,7 +379,7 @@ fn a_socket_that_is_not_connected_waits_for_the_resolver_an_attempt_or_a_retry_a
     always(|entry, _, extra, next| {
         let flags = entry.flags;
         let has_attempt = flags.has(Flags::REGISTERED) || extra.is_some_and(|extra| extra.retry_at.is_some());
-        let waits = entry.state == State::Resolving || (entry.state == State::Connecting && has_attempt);
+        let waits = entry.state == State::Resolving || has_attempt;
         let is_requested = flags.has(Flags::SOON | Flags::DESTROY) || flags.pending().is_some();
         entry.state.is_connected() || entry.state.is_final() || (next == Next::Wait) == (waits && !is_requested)
     });

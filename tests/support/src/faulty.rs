@@ -407,8 +407,9 @@ impl Net for FaultyNet {
         self.host.acknowledged(slot)
     }
 
-    fn time_since_acked(&mut self, slot: u32) -> Option<Duration> {
-        if self.faulty.orders().hides_acks { None } else { self.host.time_since_acked(slot) }
+    fn time_since_acked(&mut self, slot: u32) -> io::Result<Option<Duration>> {
+        self.faulty.enter("time_since_acked")?;
+        if self.faulty.orders().hides_acks { Ok(None) } else { self.host.time_since_acked(slot) }
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
@@ -439,8 +440,9 @@ impl Net for FaultyNet {
         self.host.local_addr(slot)
     }
 
-    fn lookup(&mut self, token: Token, host: &str, port: u16) {
-        self.host.lookup(token, host, port);
+    fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()> {
+        self.faulty.enter("lookup")?;
+        self.host.lookup(token, host, port)
     }
 
     fn seed(&self) -> u64 {
