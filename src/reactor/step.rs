@@ -363,16 +363,13 @@ impl<'a, N: Net> Step<'a, N> {
         }
         if self.entry.state == State::Broken {
             self.fail_broken();
-        } else if self.owes_only_end() && matches!(self.net.peek(self.slot), Ok(Unread::End)) {
+        }
+        let is_finished = matches!(self.entry.state, State::LocalFinished | State::Lingering);
+        let has_fin = is_finished && self.entry.has_input() && self.entry.flags.has(Flags::READ_CLOSED);
+        if has_fin && matches!(self.net.peek(self.slot), Ok(Unread::End)) {
             self.read_end();
         }
         self.entry.state.is_final()
-    }
-
-    /// Whether the peer's end may be all that is missing, and is known to have come.
-    const fn owes_only_end(&self) -> bool {
-        let is_finished = matches!(self.entry.state, State::LocalFinished | State::Lingering);
-        is_finished && self.entry.has_input() && self.entry.flags.has(Flags::READ_CLOSED)
     }
 
     /// A limit has expired. If our FIN is with the kernel, and the kernel does not report what the

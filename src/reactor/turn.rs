@@ -69,7 +69,7 @@ pub(super) struct Turn {
     accepts: usize,
     /// This round has accepted a connection.
     accepted: bool,
-    /// A deadline has passed: one more connection is accepted, and no other round begins.
+    /// A deadline has passed: at most one connection is accepted, and no other round begins.
     interrupted: bool,
     timers: u32,
     free_timers: u32,
