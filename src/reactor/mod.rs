@@ -303,7 +303,7 @@ impl<N: Net> std::fmt::Debug for Reactor<N> {
 
 /// The earlier of two optional times.
 #[inline]
-fn earlier(one: Option<u64>, other: Option<u64>) -> Option<u64> {
+fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (one, other) => one.or(other),

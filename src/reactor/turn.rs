@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::emit::{Emit, EmitKind};
 use super::step::{Step, is_transient};
-use super::{Reactor, system};
+use super::{Reactor, earlier, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
@@ -305,7 +305,10 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         let since_epoch = self.table.epoch.elapsed(now);
         self.table.file_all(ticks_up(since_epoch));
-        let mut timeout = self.timeout(now, since_epoch, until);
+        let due = self.next_due();
+        let until = until.map(|until| until.saturating_duration_since(now));
+        let next = earlier(due.map(|due| Duration::from_millis(due).saturating_sub(since_epoch)), until);
+        let mut timeout = if self.has_work() { Some(Duration::ZERO) } else { next };
         // No token is reported twice before all that were ready at the first call were reported
         // once. So after as many reports as there are sockets, every one of these is known, and
         // later ones can wait. A poll may report only one, or none after a signal.
@@ -346,7 +349,7 @@ impl<N: Net> Reactor<N> {
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
-        self.turn.interrupted = self.next_due().is_some_and(|due| due <= self.turn.now);
+        self.turn.interrupted = due.is_some_and(|due| due <= self.turn.now);
         self.table.begin_turn();
         self.turn.left = steps(self.table.ready.len());
         self.turn.take_steps();
@@ -358,19 +361,6 @@ impl<N: Net> Reactor<N> {
     const fn begin_round(&mut self) {
         self.turn.accepted = false;
         self.turn.phase = Phase::Sockets;
-    }
-
-    /// How long a poll may wait.
-    fn timeout(&mut self, now: Instant, since_epoch: Duration, until: Option<Instant>) -> Option<Duration> {
-        if self.has_work() {
-            return Some(Duration::ZERO);
-        }
-        let until = until.map(|until| until.saturating_duration_since(now));
-        let due = self.next_due().map(|due| Duration::from_millis(due).saturating_sub(since_epoch));
-        match (due, until) {
-            (Some(due), Some(until)) => Some(due.min(until)),
-            (due, until) => due.or(until),
-        }
     }
 
     /// Whether the sockets may take more steps in this turn: no deadline has passed, and some steps
