@@ -60,6 +60,14 @@ pub enum IdleDirection {
     Write,
 }
 
+impl IdleDirection {
+    /// Whether bytes of this direction restart the idle time.
+    #[inline]
+    pub(crate) fn includes(self, direction: Self) -> bool {
+        self == Self::Both || self == direction
+    }
+}
+
 /// TCP keep-alive: our kernel probes the *kernel* of a silent peer. It detects a lost machine, but
 /// not a frozen program. Times are rounded up to whole seconds, the kernel's unit (tcp(7)).
 ///

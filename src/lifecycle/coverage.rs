@@ -10,14 +10,8 @@ use super::{Cell, Input, State, step};
 /// seen.note(State::ALL[0], Input::ALL[0]);
 /// assert_eq!(seen.count(State::ALL[0], Input::ALL[0]), 1);
 /// ```
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Default, PartialEq, Eq, Debug)]
 pub struct Coverage([[u64; Input::ALL.len()]; State::ALL.len()]);
-
-impl Default for Coverage {
-    fn default() -> Self {
-        Self([[0; Input::ALL.len()]; State::ALL.len()])
-    }
-}
 
 impl Coverage {
     /// Counts one occurrence.

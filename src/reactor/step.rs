@@ -96,14 +96,8 @@ impl<N: Net> Reactor<N> {
     /// One transition with one event, which is delivered at once.
     #[inline(always)]
     pub(super) fn emit(&mut self, slot: u32, input: Input, emits: Emits) -> Emit {
-        let entry = self.table.entry_mut(slot);
-        let from = entry.state;
-        let transition = entry.apply(input);
-        debug_assert_eq!(transition.emits, 1 << emits as u16);
-        self.net.stepped(self.table.id(slot), from, input);
-        if report::is_on() {
-            self.at(slot).log(from, input);
-        }
+        let emitted = self.at(slot).apply(input);
+        debug_assert_eq!(emitted, 1 << emits as u16);
         self.table.at_hand = slot;
         Emit::new(EmitKind::Of(emits), 0)
     }

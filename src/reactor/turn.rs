@@ -16,7 +16,7 @@ use super::{Reactor, earlier, system};
 use crate::error::{ConnectionError, ConnectionErrorKind, Error, TimeoutKind};
 use crate::lifecycle::{Emits, Input, State};
 use crate::net::{Net, Readiness, Token};
-use crate::options::Farewell;
+use crate::options::{Farewell, IdleDirection};
 use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
@@ -350,7 +350,10 @@ impl<N: Net> Reactor<N> {
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
         self.turn.interrupted = due.is_some_and(|due| due <= self.turn.now);
-        self.table.begin_turn();
+        // Sockets that were put off come after those that are ready.
+        if !self.table.later.is_empty() {
+            self.table.ready.append(&mut self.table.later);
+        }
         self.turn.left = steps(self.table.ready.len());
         self.turn.take_steps();
         self.begin_round();
@@ -458,7 +461,7 @@ impl<N: Net> Reactor<N> {
         if entry.flags.has(Flags::DESTROY) {
             return; // It is queued, and delivers no event of a timer.
         }
-        let is_known = what.is_for_writing(settings) && self.query_taken(slot);
+        let is_known = what.is_for(IdleDirection::Write, settings) && self.query_taken(slot);
         if self.table.deadline(slot) != deadline {
             // The new deadline, or another, may have passed, too.
             return self.due(slot);

@@ -72,23 +72,13 @@ impl Due {
         self.clock() != Flags::NONE
     }
 
-    /// Whether unread bytes could postpone it.
-    pub(crate) const fn is_for_reading(self, settings: &Settings) -> bool {
+    /// Whether bytes could postpone it that are read, or that the peer takes.
+    pub(crate) fn is_for(self, direction: IdleDirection, settings: &Settings) -> bool {
         match self {
-            Self::Limit(timer) => matches!(timer, TimeoutKind::HalfClosed),
-            Self::Grace => true,
-            Self::Idle => !matches!(settings.idle_direction, IdleDirection::Write),
-            Self::Attempt | Self::Retry => false,
-        }
-    }
-
-    /// Whether bytes that the peer takes could postpone it.
-    pub(crate) const fn is_for_writing(self, settings: &Settings) -> bool {
-        match self {
-            Self::Limit(timer) => matches!(timer, TimeoutKind::HalfClosed | TimeoutKind::Close | TimeoutKind::Write),
-            Self::Grace => true,
-            Self::Idle => !matches!(settings.idle_direction, IdleDirection::Read),
-            Self::Attempt | Self::Retry => false,
+            Self::Limit(TimeoutKind::HalfClosed) | Self::Grace => true,
+            Self::Limit(TimeoutKind::Close | TimeoutKind::Write) => direction == IdleDirection::Write,
+            Self::Idle => settings.idle_direction.includes(direction),
+            Self::Limit(_) | Self::Attempt | Self::Retry => false,
         }
     }
 }
@@ -159,7 +149,7 @@ impl Entry {
     /// Bytes moved in a direction: marks the clocks that they restart.
     #[inline]
     pub(crate) fn moved(&mut self, direction: IdleDirection, settings: &Settings) {
-        let idle = settings.idle_direction == IdleDirection::Both || settings.idle_direction == direction;
+        let idle = settings.idle_direction.includes(direction);
         self.flags.set(Flags::IDLE, idle || self.flags.has(Flags::IDLE));
         self.heard_last = direction == IdleDirection::Read;
         if direction == IdleDirection::Write {
@@ -180,7 +170,7 @@ impl Table {
         // A call that lacked memory is repeated first: the peer may have acted in time.
         let waits = extra.is_some_and(|extra| extra.retry_at.is_some() && !extra.has_waited);
         let is_postponed = |due: Due| {
-            let has_input = entry.has_input() && due.is_for_reading(settings);
+            let has_input = entry.has_input() && due.is_for(IdleDirection::Read, settings);
             let is_queued = entry.flags.has(Flags::QUEUED);
             (waits && due.is_relative()) || (is_queued && (has_input || entry.flags.has(due.clock())))
         };

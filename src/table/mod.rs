@@ -259,14 +259,6 @@ impl Table {
         Some(slot)
     }
 
-    /// Begins a turn: sockets that were put off come after those that are ready.
-    #[inline]
-    pub(crate) fn begin_turn(&mut self) {
-        if !self.later.is_empty() {
-            self.ready.append(&mut self.later);
-        }
-    }
-
     /// Whether any list has work.
     pub(crate) fn has_work(&self) -> bool {
         !(self.ready.is_empty() && self.later.is_empty() && self.closes.is_empty())

@@ -175,7 +175,7 @@ fn what_a_socket_needs_next_puts_it_into_its_list() {
     assert_eq!((table.ready.len(), !table.later.is_empty(), table.closes.len()), (2, true, 1));
     assert_eq!(table.pop_ready(), Some(slots[1]), "its event belongs directly after its last");
     table.put(slots[5], Next::Now);
-    table.begin_turn();
+    table.ready.append(&mut table.later);
     assert!(table.later.is_empty());
     let ready = [0, 5, 2].map(|slot| Some(slots[slot]));
     assert_eq!([(); 3].map(|()| table.pop_ready()), ready, "what was put off comes after what is ready");
@@ -189,7 +189,7 @@ fn sockets_that_need_the_same_are_served_in_the_order_in_which_they_came() {
         let mut table = table(1);
         let slots = created(&mut table, 3);
         slots.iter().for_each(|&slot| table.put(slot, next));
-        table.begin_turn();
+        table.ready.append(&mut table.later);
         let served = [(); 3].map(|()| table.pop_ready().or_else(|| table.pop_close()));
         assert_eq!(served.into_iter().flatten().collect::<Vec<_>>(), slots, "{next:?}");
     }
@@ -208,7 +208,7 @@ fn a_socket_in_a_list_stays_there_whatever_it_needs_meanwhile() {
             table.wake(slot);
             assert_eq!(lengths(&table), before, "{next:?}, then {again:?}");
         }
-        table.begin_turn();
+        table.ready.append(&mut table.later);
         assert_eq!([table.pop_ready(), table.pop_close()].iter().flatten().count(), 1);
         assert!(!table.entry(slot).flags.has(Flags::QUEUED) && !table.has_work());
     }
@@ -222,7 +222,7 @@ fn a_socket_that_waited_for_its_turn_needs_its_step_now() {
     let next = table.next(slot);
     assert_eq!(next, Next::Later);
     table.put(slot, next);
-    table.begin_turn();
+    table.ready.append(&mut table.later);
     assert_eq!((table.pop_ready(), table.next(slot)), (Some(slot), Next::Now));
 }
 

@@ -476,6 +476,9 @@ fn of_two_deadlines_the_nearer_one_counts() {
 
 #[test]
 fn a_deadline_that_bytes_can_put_off_names_their_direction_and_its_clock() {
+    let ways = |due: Due, settings: &Settings| {
+        [IdleDirection::Read, IdleDirection::Write].map(|way| due.is_for(way, settings))
+    };
     let timers = [
         (TimeoutKind::Connect, false, false, Flags::NONE),
         (TimeoutKind::Deadline, false, false, Flags::NONE),
@@ -494,7 +497,7 @@ fn a_deadline_that_bytes_can_put_off_names_their_direction_and_its_clock() {
         for settings in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write]
             .map(|idle_direction| idle(1, idle_direction))
         {
-            assert_eq!((due.is_for_reading(&settings), due.is_for_writing(&settings)), (reading, writing), "{due:?}");
+            assert_eq!(ways(due, &settings), [reading, writing], "{due:?}");
             assert_eq!(due.clock(), clock, "{due:?}");
         }
     }
@@ -502,7 +505,7 @@ fn a_deadline_that_bytes_can_put_off_names_their_direction_and_its_clock() {
         [(IdleDirection::Both, true, true), (IdleDirection::Read, true, false), (IdleDirection::Write, false, true)]
     {
         let settings = idle(1, idle_direction);
-        assert_eq!((Due::Idle.is_for_reading(&settings), Due::Idle.is_for_writing(&settings)), (reading, writing));
+        assert_eq!(ways(Due::Idle, &settings), [reading, writing]);
         assert_eq!(Due::Idle.clock(), Flags::IDLE);
     }
 }
