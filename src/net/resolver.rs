@@ -75,8 +75,12 @@ impl Resolver {
         if self.open >= self.threads && self.threads < THREADS {
             match self.start_thread() {
                 Ok(()) => self.threads += 1,
-                Err(error) if self.threads == 0 => return Err(error),
-                Err(error) => log::warn!("can't start a thread for lookups: {error}"),
+                Err(error) => {
+                    log::warn!("can't start a thread for lookups: {error}");
+                    if self.threads == 0 {
+                        return Err(error);
+                    }
+                }
             }
         }
         self.open += 1;

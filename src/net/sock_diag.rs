@@ -144,7 +144,8 @@ fn message(reply: &[u8], cookie: [u8; 8]) -> rustix::io::Result<Option<&[u8]>> {
     let kind = half(reply, 4);
     if kind == Some(ERROR) {
         // An `nlmsgerr` begins with the errno, as a negative number.
-        let errno = word(message, 0).map(|errno| Errno::from_raw_os_error(errno.wrapping_neg() as i32));
+        let errno = word(message, 0).filter(|errno| *errno != 0);
+        let errno = errno.map(|errno| Errno::from_raw_os_error(errno.wrapping_neg() as i32));
         return errno.filter(|errno| *errno != Errno::NOENT).map_or(Ok(None), Err);
     }
     let is_own = kind == Some(BY_FAMILY) && message.get(COOKIE..COOKIE + 8) == Some(&cookie);

@@ -205,6 +205,7 @@ impl<N: Net> Reactor<N> {
             return None;
         }
         self.accept_error = OsError::from(error);
+        self.turn.dropped();
         Some(Emit::new(EmitKind::AcceptFailed, listener))
     }
 

@@ -4,6 +4,7 @@
 //! socket's; all have the socket's token, so that readiness of any makes the socket check each. The
 //! one that is established first is promoted to the socket's slot.
 
+use std::collections::HashSet;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -57,11 +58,17 @@ impl<N: Net> Reactor<N> {
             Target::Addr(addr) => connecting.addrs.push(*addr),
             Target::Addrs(addrs) => connecting.addrs.extend_from_slice(addrs),
             Target::Name { host, port } => {
+                let begun = self.net.lookup(token, host, *port);
                 // There may be no thread for it now.
-                return match self.net.lookup(token, host, *port) {
-                    Ok(()) => self.apply(slot, Input::LookupStarted),
-                    Err(_) => self.table.retry_later(slot),
-                };
+                if begun.as_ref().is_err_and(|error| has_to_wait(error, false)) {
+                    return self.table.retry_later(slot);
+                }
+                self.apply(slot, Input::LookupStarted);
+                if begun.is_err() {
+                    let failure = ConnectionErrorKind::Lookup(LookupErrorKind::Failed);
+                    self.fail_connecting(slot, ConnectionError::of(failure));
+                }
+                return;
             }
             Target::Unix(_) => {
                 // It has no address that `lookup` could deliver.
@@ -208,32 +215,35 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Begins handshakes until another one is in flight or no address is left.
+    /// Begins the next handshake, if an address is left. If it fails at once, the one after it has a
+    /// step of its own: a name can have thousands of addresses.
     fn attempt(&mut self, slot: u32) {
-        while self.table.entry(slot).state == State::Connecting {
-            let Some(connecting) = self.connecting(slot) else { return };
-            (connecting.held_up, connecting.attempt_due) = (None, None);
-            let is_first = connecting.in_flight.is_empty();
-            let (addr, count) = (connecting.tried, connecting.addrs.len());
-            if addr >= count.max(1) {
-                if is_first {
-                    let first = connecting.failed.first().map(|(_, failure)| failure.clone());
-                    self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
-                }
-                return;
+        let Some(connecting) = self.connecting(slot) else { return };
+        (connecting.held_up, connecting.attempt_due) = (None, None);
+        let is_first = connecting.in_flight.is_empty();
+        let (addr, count) = (connecting.tried, connecting.addrs.len());
+        if addr >= count.max(1) {
+            if is_first {
+                let first = connecting.failed.first().map(|(_, failure)| failure.clone());
+                self.fail_connecting(slot, first.unwrap_or(ConnectionError::of(ConnectionErrorKind::Unreachable)));
             }
-            match self.begin_attempt(slot, addr) {
-                Ok(()) => return self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
-                // An unused kernel pipe had the descriptor that is needed.
-                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
-                // The failure does not depend on the address: it is tried again after a pause, or
-                // when an attempt has failed, which frees a descriptor.
-                Err(error) if has_to_wait(&error, count > 1) => {
-                    let cause = ConnectionErrorKind::from_os(&error);
-                    self.connecting(slot).into_iter().for_each(|connecting| connecting.held_up = Some(cause));
-                    return self.table.retry_later(slot);
-                }
-                Err(error) => self.failed(slot, addr, ConnectionError::from_os(&error)),
+            return;
+        }
+        match self.begin_attempt(slot, addr) {
+            Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
+            // An unused kernel pipe had the descriptor that is needed.
+            Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => self.attempt(slot),
+            // The failure does not depend on the address: it is tried again after a pause, or when an
+            // attempt has failed, which frees a descriptor.
+            Err(error) if has_to_wait(&error, count > 1) => {
+                let cause = ConnectionErrorKind::from_os(&error);
+                self.connecting(slot).into_iter().for_each(|connecting| connecting.held_up = Some(cause));
+                self.table.retry_later(slot);
+            }
+            Err(error) => {
+                self.failed(slot, addr, ConnectionError::from_os(&error));
+                self.connecting(slot).into_iter().for_each(|connecting| connecting.attempt_due = Some(0));
+                self.table.entry_mut(slot).flags.set(Flags::SOON, true);
             }
         }
     }
@@ -377,17 +387,14 @@ pub(super) fn lacks_descriptor(error: &io::Error) -> bool {
 /// Every distinct address once, alternating between the families, beginning with the family of the
 /// first address (RFC 8305 section 4): an unreachable family does not delay the other by all its
 /// addresses.
-fn in_order(answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let mut distinct: Vec<SocketAddr> = Vec::with_capacity(answer.len());
-    for addr in answer {
-        if !distinct.contains(&addr) {
-            distinct.push(addr);
-        }
-    }
-    let first_is_v6 = distinct.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut ordered, other): (Vec<_>, Vec<_>) = distinct.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
-    for (index, addr) in other.into_iter().enumerate() {
-        ordered.insert(ordered.len().min(2 * index + 1), addr);
+fn in_order(mut answer: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let mut seen = HashSet::new();
+    answer.retain(|addr| seen.insert(*addr));
+    let first_is_v6 = answer.first().is_some_and(SocketAddr::is_ipv6);
+    let (first, other): (Vec<_>, Vec<_>) = answer.into_iter().partition(|addr| addr.is_ipv6() == first_is_v6);
+    let (mut first, mut other, mut ordered) = (first.into_iter(), other.into_iter(), Vec::new());
+    while first.len() + other.len() > 0 {
+        ordered.extend(first.next().into_iter().chain(other.next()));
     }
     ordered
 }

@@ -69,7 +69,8 @@ impl<N: Net> Reactor<N> {
             EmitKind::Of(Emits::Timeout) => Event::Timeout,
             EmitKind::Of(Emits::PeerEnded) => {
                 let state = self.table.entry(slot).state;
-                let is_dead = state == State::Broken || state.is_final();
+                let is_clean = matches!(state, State::Confirmed | State::HandedOff);
+                let is_dead = state == State::Broken || (state.is_final() && !is_clean);
                 Event::PeerEnded(if is_dead { PeerEnd::Reset } else { PeerEnd::Fin })
             }
             EmitKind::Of(Emits::Lookup) => Event::Lookup(self.found(slot, emit.value)),

@@ -123,8 +123,9 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(always)]
     pub(super) fn needs(&self, steps: &mut usize) -> Result<(), Next> {
         match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
-            // A name can have thousands of addresses, with an event for each.
             Next::Deliver if !self.entry.flags.is_pending(Emits::Lookup) => Ok(()),
+            // A name can have thousands of addresses, with an event for each.
+            Next::Deliver if *steps == 0 => Err(Next::Now),
             Next::Deliver | Next::Now if *steps > 0 => {
                 *steps -= 1;
                 Ok(())
@@ -276,6 +277,11 @@ impl<'a, N: Net> Step<'a, N> {
         self.linger();
         // The low-water mark may have been raised above the queue's length.
         self.check_drained();
+        self.give_notice();
+    }
+
+    /// The early notice of the peer's end, if it is due.
+    fn give_notice(&mut self) {
         if self.entry.has_notice_due(self.settings, self.extra()) {
             self.note_unread_fin();
             self.entry.flags.set(Flags::NOTICED, true);
@@ -359,8 +365,10 @@ impl<'a, N: Net> Step<'a, N> {
             self.fail_broken();
         }
         let is_finished = matches!(self.entry.state, State::LocalFinished | State::Lingering);
-        let has_fin = is_finished && self.entry.has_input() && self.entry.flags.has(Flags::READ_CLOSED);
+        let may_end = is_finished && self.entry.has_input() && !self.has_filled_part();
+        let has_fin = may_end && self.entry.flags.has(Flags::READ_CLOSED);
         if has_fin && matches!(self.net.peek(self.slot), Ok(Unread::End)) {
+            self.give_notice();
             self.read_end();
         }
         self.entry.state.is_final()

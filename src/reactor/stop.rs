@@ -99,8 +99,8 @@ impl<N: Net> Reactor<N> {
         while let Some(listener) = self.listeners.pop_overdue(now) {
             self.close_descriptor(listener);
             for slot in self.sockets_of(self.listeners.id(listener)) {
-                // A socket that is over already reports its own end.
-                if self.at(slot).ends_by_itself() {
+                // A socket that is over already reports its own end, unless the program has destroyed it.
+                if !self.table.entry(slot).flags.has(Flags::DESTROY) && self.at(slot).ends_by_itself() {
                     self.table.wake(slot);
                 } else {
                     self.handle(slot).destroy();

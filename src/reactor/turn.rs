@@ -10,6 +10,7 @@
 
 use std::time::{Duration, Instant};
 
+use super::connect::lacks_descriptor;
 use super::emit::{Emit, EmitKind};
 use super::step::{Step, is_transient};
 use super::{Reactor, earlier, system};
@@ -69,7 +70,7 @@ pub(super) struct Turn {
     accepts: usize,
     /// This round has accepted a connection.
     accepted: bool,
-    /// A deadline has passed: at most one connection is accepted, and no other round begins.
+    /// A deadline has passed: no other round begins.
     interrupted: bool,
     timers: u32,
     free_timers: u32,
@@ -219,7 +220,8 @@ impl<N: Net> Reactor<N> {
     /// The step of a socket that is not connected yet, or no longer.
     #[inline(never)]
     fn step_unconnected(&mut self, slot: u32) -> Option<Emit> {
-        let entry = self.table.entry(slot);
+        let entry = self.table.entry_mut(slot);
+        entry.flags.set(Flags::SOON, false);
         let (state, flags) = (entry.state, entry.flags);
         if !flags.has(Flags::DESTROY.and(Flags::PENDING)) {
             if state == State::Created {
@@ -230,7 +232,6 @@ impl<N: Net> Reactor<N> {
         } else if flags.has(Flags::DESTROY) && !state.is_final() {
             self.give_up_connecting(slot);
         }
-        self.table.entry_mut(slot).flags.set(Flags::SOON, false);
         // The rest is the same in all states: apply `destroy`, and deliver.
         self.at(slot).abort_or_deliver()
     }
@@ -305,10 +306,7 @@ impl<N: Net> Reactor<N> {
         let now = self.net.now();
         let since_epoch = self.table.epoch.elapsed(now);
         self.table.file_all(ticks_up(since_epoch));
-        let due = self.next_due();
-        let until = until.map(|until| until.saturating_duration_since(now));
-        let next = earlier(due.map(|due| Duration::from_millis(due).saturating_sub(since_epoch)), until);
-        let mut timeout = if self.has_work() { Some(Duration::ZERO) } else { next };
+        let mut timeout = self.timeout(now, since_epoch, until);
         // No token is reported twice before all that were ready at the first call were reported
         // once. So after as many reports as there are sockets, every one of these is known, and
         // later ones can wait. A poll may report only one, or none after a signal.
@@ -349,7 +347,7 @@ impl<N: Net> Reactor<N> {
         self.turn.timers = TIMERS_PER_TURN;
         self.turn.free_timers = TIMERS_PER_TURN;
         self.turn.accepts = ACCEPTS_PER_POLL;
-        self.turn.interrupted = due.is_some_and(|due| due <= self.turn.now);
+        self.turn.interrupted = false;
         // Sockets that were put off come after those that are ready.
         if !self.table.later.is_empty() {
             self.table.ready.append(&mut self.table.later);
@@ -364,6 +362,16 @@ impl<N: Net> Reactor<N> {
     const fn begin_round(&mut self) {
         self.turn.accepted = false;
         self.turn.phase = Phase::Sockets;
+    }
+
+    /// How long a poll may wait.
+    fn timeout(&mut self, now: Instant, since_epoch: Duration, until: Option<Instant>) -> Option<Duration> {
+        if self.has_work() {
+            return Some(Duration::ZERO);
+        }
+        let until = until.map(|until| until.saturating_duration_since(now));
+        let due = self.next_due().map(|due| Duration::from_millis(due).saturating_sub(since_epoch));
+        earlier(due, until)
     }
 
     /// Whether the sockets may take more steps in this turn: no deadline has passed, and some steps
@@ -390,9 +398,6 @@ impl<N: Net> Reactor<N> {
 
     #[inline(never)]
     fn accept(&mut self) -> Option<Emit> {
-        if self.turn.interrupted {
-            self.turn.accepts = self.turn.accepts.min(1);
-        }
         while self.turn.accepts > 0
             && let Some(listener) = self.listeners.next_ready()
         {
@@ -417,9 +422,6 @@ impl<N: Net> Reactor<N> {
             return Some(Emit::new(EmitKind::Woken, 0));
         }
         self.stops_due(self.turn.now);
-        if let Some(listener) = self.listeners.done.front().copied() {
-            return Some(self.listener_closed(listener));
-        }
         if self.table.wheel.next_due().is_some_and(|due| due <= self.turn.now)
             && let Some(emit) = self.expire_sockets()
         {
@@ -428,6 +430,10 @@ impl<N: Net> Reactor<N> {
         if let Some(timer) = self.table.timers.pop_due(self.turn.now, &mut self.turn.free_timers) {
             self.fired = timer;
             return Some(Emit::new(EmitKind::Timer, 0));
+        }
+        // After the timers, since many listeners can be stopped at once.
+        if let Some(listener) = self.listeners.done.front().copied() {
+            return Some(self.listener_closed(listener));
         }
         if self.table.outgoing == 0 {
             self.turn.closes = self.table.closes.len();
@@ -504,7 +510,13 @@ impl<N: Net> Reactor<N> {
         if !state.is_connected() || state == State::Broken {
             return false;
         }
-        let taken = if written > 0 { self.net.time_since_acked(slot) } else { Ok(None) };
+        let taken = loop {
+            match if written > 0 { self.net.time_since_acked(slot) } else { Ok(None) } {
+                // An unused kernel pipe had the descriptor that is needed.
+                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
+                taken => break taken,
+            }
+        };
         if let Ok(Some(ago)) = taken {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use finale::net::Readiness;
 use finale::sim::{Network, PeerSocket};
-use finale::{ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, TimeoutKind};
+use finale::{
+    ConnectOptions, ConnectionErrorKind, EndingKind, Event, FirstFin, ListenOptions, LookupErrorKind, TimeoutKind,
+};
 use rustix::io::Errno;
 
 use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
@@ -521,4 +523,13 @@ fn a_lookup_that_can_not_begin_is_tried_again_until_the_connect_timeout() {
             assert_eq!(scene.story, ["lookup 10.0.0.2", "connect", "ready"]);
         }
     }
+}
+
+#[test]
+fn a_lookup_for_which_no_thread_may_be_started_fails_at_once() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    faulty.always("lookup", Errno::PERM);
+    scene.reactor.connect("backend:80", ConnectOptions::default().connect_timeout(None)).expect("a good target");
+    scene.run(ms(10));
+    assert_eq!(scene.cause(), ConnectionErrorKind::Lookup(LookupErrorKind::Failed));
 }
