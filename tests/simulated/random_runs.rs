@@ -107,7 +107,7 @@ const NEVER: [(State, Input, &str); 1] = [(
 const RARE: [(State, Input, u64); 3] = [
     (State::Resolving, Input::DestroyCalled, 3750),
     (State::Flushing, Input::Reset, 7473),
-    (State::LastFlush, Input::DestroyCalled, 4267),
+    (State::LastFlush, Input::DestroyCalled, 4993),
 ];
 
 #[test]
