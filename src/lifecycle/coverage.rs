@@ -32,6 +32,13 @@ impl Coverage {
         self.0[state as usize][input as usize]
     }
 
+    /// A pair that occurred and can't happen by the table.
+    #[cfg(any(feature = "sim", test))]
+    pub(crate) fn impossible(&self) -> Option<(State, Input)> {
+        let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));
+        pairs.into_iter().find(|&(state, input)| self.count(state, input) > 0 && step(state, input) == Cell::Impossible)
+    }
+
     /// All pairs that can happen: the transitions if `go`, otherwise the refusals.
     pub fn of_the_table(go: bool) -> impl Iterator<Item = (State, Input)> {
         let pairs = State::ALL.iter().flat_map(|&state| Input::ALL.iter().map(move |&input| (state, input)));

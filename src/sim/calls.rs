@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use super::Reach;
 use super::arena::Id;
-use super::end::{End, FinOrder, Owner, Phase, Tuning, shrink};
+use super::end::{End, FinOrder, Owner, PEEK, Phase, Tuning, shrink};
 use super::fault::{Fault, FaultCounts};
 use super::unix::UNIX;
 use super::world::{Listener, Name, Segment, World};
@@ -263,7 +263,9 @@ impl World {
             if zero_after_error {
                 self.rows.mark(Fault::ZeroAfterError);
             }
-            end.at_end_of_bytes()?;
+            let at_end = end.at_end_of_bytes();
+            end.order_hidden &= at_end != Err(Errno::WOULDBLOCK);
+            at_end?;
             end.fin_taken |= end.peer_finished;
             return Ok(0);
         }
@@ -342,6 +344,7 @@ impl World {
         }
         end.finished = true;
         end.finished_at = self.now;
+        end.order_hidden = !end.incoming.is_empty() || end.short & 1 << PEEK != 0;
         end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
         end.corked = None;
         self.transmit(id, usize::MAX);

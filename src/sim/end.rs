@@ -91,6 +91,9 @@ impl Tuning {
     }
 }
 
+/// Among the calls that can lack memory, the number of the query for unread bytes.
+pub(super) const PEEK: u8 = 1;
+
 pub(super) struct End {
     pub(super) owner: Owner,
     pub(super) machine: IpAddr,
@@ -151,6 +154,9 @@ pub(super) struct End {
     /// Whose FIN was first, and when the peer's came, or the error that killed the connection.
     pub(super) fin_order: FinOrder,
     pub(super) gone_at: u64,
+    /// When our program finished, bytes were unread, or the last query for them lacked memory; and no
+    /// read has found nothing since.
+    pub(super) order_hidden: bool,
     /// When the peer's FIN came.
     pub(super) fin_at: u64,
     /// Where a read stops, because of an urgent byte.
@@ -217,6 +223,7 @@ impl End {
             fin_taken: false,
             fin_order: FinOrder::Nobody,
             gone_at: 0,
+            order_hidden: false,
             fin_at: 0,
             urgent_in: None,
             retry_at: None,

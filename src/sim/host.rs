@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::arena::{Id, place};
-use super::end::{End, Owner, Phase, Probing};
+use super::end::{End, Owner, PEEK, Phase, Probing};
 use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
@@ -60,6 +60,12 @@ impl BareHost {
     #[cfg(test)]
     pub(super) fn is_sabotaged(&self, sabotage: super::sabotage::Sabotage) -> bool {
         self.world.borrow().is_sabotaged(sabotage)
+    }
+
+    #[cfg(test)]
+    fn has_finished(&self, slot: u32) -> bool {
+        let world = self.world.borrow();
+        world.held(self.index, slot).and_then(|id| world.ends.get(id)).is_some_and(|end| end.finished)
     }
 
     /// Begins a call: counts it, lets its cost in time pass, and runs what is due.
@@ -410,7 +416,7 @@ impl Net for BareHost {
     }
 
     fn peek(&mut self, slot: u32) -> io::Result<Unread> {
-        let (mut world, id) = self.on_with_memory(slot, 1)?;
+        let (mut world, id) = self.on_with_memory(slot, PEEK)?;
         let answer = world.peek(id);
         Ok(world.answered(self.index, slot, answer)?)
     }
@@ -485,6 +491,10 @@ impl Net for BareHost {
     }
 
     fn reset(&mut self, slot: u32) {
+        #[cfg(test)]
+        if self.is_sabotaged(super::sabotage::Sabotage::ResetForgotten) && self.has_finished(slot) {
+            return self.close(slot);
+        }
         if let Some((mut world, id)) = self.take(slot) {
             world.record_close(self.index, slot, id);
             world.reset(id);

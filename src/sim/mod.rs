@@ -494,15 +494,6 @@ impl Network {
         self.world.borrow().happenings
     }
 
-    /// What really happened to the socket in this slot of a host, the last one if it is empty.
-    pub(crate) fn truth(&self, host: u32, slot: u32) -> truth::Truth {
-        let mut world = self.world.borrow_mut();
-        let kernel = world.held(host, slot).map(|id| world.kernel(id));
-        let mut truth = world.truth(host, slot).clone();
-        truth.kernel = kernel.unwrap_or(truth.kernel);
-        truth
-    }
-
     /// The addresses of a host's connection and of the other end, or those that a Unix domain
     /// socket has instead.
     pub(crate) fn endpoints(&self, host: u32, slot: u32) -> Option<Endpoints> {
@@ -537,6 +528,11 @@ impl Network {
     /// Counts a situation of the catalogue that a program played itself.
     pub(crate) fn mark(&self, row: Fault) {
         self.world.borrow_mut().rows.mark(row);
+    }
+
+    /// How often a fault was played so far.
+    pub(crate) fn count(&self, row: Fault) -> u64 {
+        self.world.borrow().rows.count(row)
     }
 
     /// How often each fault of the catalogue was played so far.

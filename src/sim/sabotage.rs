@@ -23,6 +23,8 @@ pub(crate) enum Sabotage {
     EdgeForgotten,
     /// What is closed is still open.
     DescriptorKept,
+    /// After our FIN a reset only closes.
+    ResetForgotten,
     /// The clock runs one per cent fast.
     FastClock,
     /// A wait returns at once, without a result.

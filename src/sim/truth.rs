@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use rustix::io::Errno;
 
+use super::Network;
 use super::arena::Id;
 use super::end::{FinOrder, Phase};
 use super::world::{Source, World};
@@ -65,6 +66,8 @@ pub(crate) struct Kernel {
     /// nanoseconds.
     pub(crate) fin_order: FinOrder,
     pub(crate) gone_at: u64,
+    /// The program can't know whether the peer's FIN came before its own.
+    pub(crate) order_hidden: bool,
     /// The other end's address.
     pub(crate) remote: Option<SocketAddr>,
     /// Reset, refused or timed out.
@@ -111,6 +114,17 @@ impl Truth {
     }
 }
 
+impl Network {
+    /// What really happened to the socket in this slot of a host, the last one if it is empty.
+    pub(crate) fn truth(&self, host: u32, slot: u32) -> Truth {
+        let mut world = self.world.borrow_mut();
+        let kernel = world.held(host, slot).map(|id| world.kernel(id));
+        let mut truth = world.truth(host, slot).clone();
+        truth.kernel = kernel.unwrap_or(truth.kernel);
+        truth
+    }
+}
+
 impl World {
     /// What a waiting socket could have at once, although no readiness of it is on its way.
     pub(super) fn overlooked(&self, host: u32, waits: &Waits) -> Option<&'static str> {
@@ -152,6 +166,7 @@ impl World {
             can_ask: end.phase == Phase::Open && !end.is_unix(),
             fin_order: end.fin_order,
             gone_at: end.gone_at,
+            order_hidden: end.order_hidden,
             remote: (!end.is_unix()).then_some(end.remote),
             died: end.died || (end.phase == Phase::Closed && !end.is_done()),
         }

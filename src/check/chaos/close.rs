@@ -36,7 +36,7 @@ pub(super) fn check(
         must(ending.peer == truth.kernel.remote, Rule::Identity, || {
             format!("its peer is {:?}, and in the network {:?}", ending.peer, truth.kernel.remote)
         })?;
-        check_first_fin(ending, truth, clock)?;
+        check_first_fin(model, ending, truth, clock)?;
         check_close_call(model, ending, socket, truth, clock)?;
     }
     match ending.kind {
@@ -65,21 +65,27 @@ fn drops_its_buffer(model: &SocketModel, ending: &Ending, socket: &Socket<'_>, t
 
 /// Whose FIN was first. A socket that did not see the order must not claim that the other FIN was
 /// first.
-fn check_first_fin(ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> {
-    let order = truth.kernel.fin_order;
+fn check_first_fin(model: &SocketModel, ending: &Ending, truth: &Truth, clock: Clock) -> Result<(), Violation> {
+    let kernel = truth.kernel;
+    // A flag of a fault may have looked like an error.
+    let is_known = model.had_end || (model.knows_fin && !kernel.died && !clock.splits_flags);
     // The reactor queries this right before our FIN leaves: the peer's may come between the two
     // calls.
-    let came_between = truth.kernel.gone_at + clock.cost > truth.kernel.finished_at;
+    let came_between = kernel.fin_order == FinOrder::Peer && kernel.fin_at + clock.cost > kernel.finished_at;
     let holds = match ending.first_fin {
-        FirstFin::Neither => !ending.is_clean(),
-        FirstFin::Local => truth.kernel.finished && (order != FinOrder::Peer || came_between),
-        // Our FIN may have been queued and never sent.
-        FirstFin::Peer => matches!(order, FinOrder::Peer) || (truth.kernel.died && !ending.is_clean()),
-        // The peer's FIN may have come before ours left, and have been reported late.
-        FirstFin::Both => matches!(order, FinOrder::Crossed | FinOrder::Peer),
-        FirstFin::Unknown => true,
+        FirstFin::Neither => !kernel.finished && !is_known,
+        FirstFin::Local => kernel.finished && (kernel.fin_order != FinOrder::Peer || came_between),
+        FirstFin::Peer => kernel.fin_order == FinOrder::Peer || seems_finished(truth, clock),
+        FirstFin::Both => kernel.fin_order == FinOrder::Crossed || came_between,
+        FirstFin::Unknown => kernel.order_hidden,
     };
-    must(holds, Rule::HonestClose, || format!("\"{ending}\", and in the network the order was {order:?}"))
+    must(holds, Rule::HonestClose, || format!("\"{ending}\", and in the network: {kernel:?}"))
+}
+
+/// Whether the flags of a dead connection may have come without the error, as if the peer had
+/// finished.
+pub(super) const fn seems_finished(truth: &Truth, clock: Clock) -> bool {
+    truth.kernel.died && clock.splits_flags
 }
 
 /// A clean connection is closed without an RST, in the mode that its settings say. Every other
@@ -96,10 +102,10 @@ fn check_close_call(
         must(!reset || !may_still_take(ending, truth), Rule::HonestClose, || {
             format!("\"{ending}\", and a reset may have destroyed bytes that the peer was reading")
         })?;
-        // A stream whose FIN was sent can't look cut: the kernel may finish it alone if it can't
-        // say what the peer has acknowledged.
-        let quietly = reset || truth.kernel.died || truth.kernel.finished;
-        return must(quietly, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
+        // A stream whose FIN was sent can't look cut: after a silence the kernel finishes it alone if
+        // it can't say what the peer has acknowledged.
+        let is_left = was_silent(ending) && truth.kernel.finished && !truth.kernel.can_ask && truth.sent > 0;
+        return must(reset || is_left, Rule::HonestClose, || format!("\"{ending}\", and no RST was sent"));
     }
     must(!reset, Rule::HonestClose, || format!("\"{ending}\", and our close sent an RST"))?;
     let is_set = socket.settings().is_some_and(|settings| settings.close == CloseMode::HandOff);
@@ -110,17 +116,22 @@ fn check_close_call(
     must(is_set == handed_off, Rule::HonestClose, || format!("\"{ending}\", and hand-off was set: {is_set}"))
 }
 
+/// Whether a limit of silence ended it.
+fn was_silent(ending: &Ending) -> bool {
+    let is_silence =
+        |cause| matches!(cause, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
+    matches!(&ending.kind, EndingKind::Failed(failure) if is_silence(failure.kind))
+}
+
 /// Whether a limit ended a complete stream, and the kernel could not say what the peer has
 /// acknowledged: then the kernel finishes alone.
 fn may_still_take(ending: &Ending, truth: &Truth) -> bool {
-    let is_silence =
-        |cause| matches!(cause, ConnectionErrorKind::TimedOut(TimeoutKind::Close | TimeoutKind::HalfClosed));
-    let was_silent = matches!(&ending.kind, EndingKind::Failed(failure) if is_silence(failure.kind));
     let kernel = truth.kernel;
     // Acknowledged between the query and the reset, which then sends nothing.
     let is_over = kernel.fin_acked && kernel.remote.is_some();
     // With unread bytes close(2) sends an RST.
-    was_silent && !is_over && kernel.finished && !kernel.died && !kernel.can_ask && kernel.unread == 0 && truth.sent > 0
+    let cant_query = kernel.finished && !kernel.died && !kernel.can_ask;
+    was_silent(ending) && !is_over && cant_query && kernel.unread == 0 && truth.sent > 0
 }
 
 /// Whether the close timeout expired, the peer may still be reading, and the kernel can't be

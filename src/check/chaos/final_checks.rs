@@ -19,7 +19,9 @@ impl Run {
         self.update_pools(0)?;
         self.update_pools(1)?;
         let now = self.state.network.now();
-        for reactor in self.reactors.iter_mut().flatten() {
+        for (reactor, wakes) in self.reactors.iter_mut().zip(self.state.wakes) {
+            let Some(reactor) = reactor else { continue };
+            must(!wakes.is_pending, Rule::Progress, || "a wake was lost".to_owned())?;
             // A reactor finishes the handling of an event in the next call of `next`.
             let more = reactor.next_before(now).map(|next| next.map(|(_, event)| format!("{event:?}")));
             must(matches!(more, Ok(None)), Rule::Progress, || format!("after the end: {more:?}"))?;

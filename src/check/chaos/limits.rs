@@ -53,6 +53,8 @@ pub(super) struct Clock {
     pub(super) retry: u64,
     /// How late readiness and the read after it may be, if a fault delays them.
     pub(super) edge: u64,
+    /// A fault may report that a connection is over before it reports the error.
+    pub(super) splits_flags: bool,
 }
 
 impl Clock {
@@ -63,7 +65,8 @@ impl Clock {
         let cost = TURNS * network.longest_turn(host);
         // A limit may wait for the repetition of a call, which is late like any timer.
         let late = if retry > 0 { 2 * (TICKS + cost) + retry } else { TICKS + cost };
-        Self { now, late, cost, retry, edge: edge + retry }
+        let splits_flags = faults.split_edge.max(faults.spurious) > 0.0;
+        Self { now, late, cost, retry, edge: edge + retry, splits_flags }
     }
 
     /// The earliest time from which an acknowledgement counts, if the reactor may have queried it:
@@ -109,12 +112,14 @@ fn limit(model: &SocketModel, settings: &Settings, truth: &Truth, timer: Timeout
         TimeoutKind::Connect => (settings.connect_ms?, model.created_at, model.created_at),
         TimeoutKind::HalfClosed => {
             let latest = truth.moved_at.max(taken_at).max(model.state_known_at(truth));
-            (settings.half_closed_ms?, truth.moved_at.max(taken), latest)
+            let since = model.half_closed_since(&truth.kernel)?;
+            (settings.half_closed_ms?, truth.moved_at.max(taken).max(since), latest)
         }
         // Received bytes don't extend it: a peer may send for ever and read nothing.
         TimeoutKind::Close => {
             let latest = truth.sent_at.max(taken_at).max(model.state_known_at(truth));
-            (settings.close_ms?, model.ended_at.max(taken), latest)
+            let since = model.ending_since(&truth.kernel);
+            (settings.close_ms?, truth.sent_at.max(taken).max(since), latest)
         }
         TimeoutKind::Write => {
             let since = truth.sent_at.max(model.queued_from);
@@ -197,8 +202,7 @@ const fn name(timer: TimeoutKind) -> &'static str {
     }
 }
 
-/// Whether a limit may have ended the socket that bytes from the peer do not extend, or one that
-/// they would have extended if the read had not lacked memory.
+/// Whether a limit may have ended the socket that bytes from the peer do not extend.
 pub(super) fn may_have_expired(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, clock: Clock) -> bool {
     let Some(settings) = socket.settings() else { return false };
     let may_have = |timer| limit(model, settings, truth, timer, clock).is_some_and(|due| due.earliest <= clock.now);
@@ -207,15 +211,6 @@ pub(super) fn may_have_expired(model: &SocketModel, socket: &Socket<'_>, truth: 
         || may_have(TimeoutKind::Ending)
         || (waits && may_have(TimeoutKind::Write))
         || (model.end_called && may_have(TimeoutKind::Close))
-        || (lacks_memory(truth) && may_have(TimeoutKind::HalfClosed))
-}
-
-/// Whether the last call lacked memory, and will be made again. A limit that expires meanwhile takes
-/// the error of a dead connection first.
-fn lacks_memory(truth: &Truth) -> bool {
-    let before_its_end = &truth.errors[..truth.errors.len().saturating_sub(usize::from(truth.kernel.died))];
-    let lacks = |last: Option<&Errno>| matches!(last, Some(&Errno::NOBUFS | &Errno::NOMEM));
-    lacks(truth.errors.last()) || lacks(before_its_end.last())
 }
 
 /// Whether a limit may have ended the socket when it was closed.

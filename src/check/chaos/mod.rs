@@ -118,13 +118,18 @@ fn attempt(mut run: Run) -> (Outcome, Transcript) {
     let panicked = |panic: Box<dyn std::any::Any + Send>| {
         Err(Violation::new(Rule::Progress, format!("it panicked: {}", panic_message(&*panic))))
     };
-    let violation = result.unwrap_or_else(panicked).err();
     let transcript = run.state.whole_transcript();
     let state = &run.state;
+    let coverage = state.network.coverage();
+    // A build with debug assertions has panicked.
+    let is_in_the_table = match coverage.impossible() {
+        Some((state, input)) => Err(Violation::new(Rule::Language, format!("{input:?} happened in {state:?}"))),
+        None => Ok(()),
+    };
     let outcome = Outcome {
-        violation,
+        violation: result.unwrap_or_else(panicked).and(is_in_the_table).err(),
         faults: state.network.fault_counts(),
-        coverage: state.network.coverage(),
+        coverage,
         events: state.events,
         sockets: state.sockets,
         digest: state.digest,

@@ -44,14 +44,15 @@ pub(super) fn check_event(
             let was_paused = socket.is_paused() || model.paused_until >= truth.failed_at;
             let must_notify = *how == PeerEnd::Reset && was_paused;
             must(is_enabled || must_notify, Rule::Language, || "peer-ended, and it is switched off".to_owned())?;
-            let knows = *how == PeerEnd::Fin || truth.kernel.died;
-            must(knows, Rule::HonestClose, || "peer-ended with a reset, and the connection is alive".to_owned())?;
             // Without unread bytes an error is delivered at once. (The last bytes may have been
             // read since.)
             let may_wait = is_enabled || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
             must(may_wait, Rule::Progress, || "peer-ended instead of an error, and nothing is unread".to_owned())?;
-            let gone = truth.kernel.peer_finished || truth.kernel.died;
-            must(gone, Rule::HonestClose, || "peer-ended, and the peer has not finished".to_owned())?;
+            let gone = match how {
+                PeerEnd::Fin => truth.kernel.peer_finished || close::seems_finished(truth, clock),
+                PeerEnd::Reset => truth.kernel.died,
+            };
+            must(gone, Rule::HonestClose, || format!("{event}, and in the network: {:?}", truth.kernel))?;
         }
         Event::End => {
             model.had_end = true;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::limits::{self, Clock};
 use super::pipes;
 use super::plan::{Disturbance, Kind, Plan};
-use super::run_state::{Conversation, FollowUp, OpenListener, RunState};
+use super::run_state::{Conversation, FollowUp, OpenListener, RunState, Wakes};
 use super::socket_model::{Command, Driver};
 use super::stop;
 use crate::check::{Rule, Transcript, Violation, must, stuck};
@@ -86,6 +86,8 @@ impl Run {
             models: Vec::new(),
             pipes: if seed.is_multiple_of(4) { pipes } else { pipes.always_splicing() },
             pool_models: Vec::new(),
+            wakes: [Wakes::default(); 2],
+            accept_failures: 0,
             closed_ids: Vec::new(),
             written: Vec::new(),
             events: 0,
@@ -232,6 +234,8 @@ impl Run {
             let socket = reactors[model.host as usize].as_mut().and_then(|reactor| reactor.socket(model.id));
             let Some(socket) = socket else { continue };
             let (truth, clock) = (state.truth(model), state.clock(model.host));
+            let knows_fin = socket.peer_ended() && truth.kernel.peer_finished && !socket.state().is_final();
+            state.models[index].knows_fin |= knows_fin;
             stop::update(&mut state.models[index], &socket, &truth, clock)?;
             let overdue = limits::overdue(&state.models[index], &socket, &truth, clock);
             must(overdue.is_none(), Rule::Timers, || {
@@ -268,6 +272,7 @@ impl Run {
                 let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
                 let waker = reactor.waker();
                 let woken = waker.wake().and_then(|()| waker.wake());
+                self.state.wakes[host].call();
                 self.state.network.mark(Fault::WakesMerged);
                 must(woken.is_ok(), Rule::Progress, || "a wake was refused".to_owned())
             }

@@ -1,6 +1,8 @@
 //! The state of a run apart from its reactors: the conversations, the expected state of each
 //! socket, and what was reported.
 
+use rustix::io::Errno;
+
 use super::limits::Clock;
 use super::plan::{Kind, Plan};
 use super::pools::PoolModel;
@@ -77,6 +79,10 @@ pub(super) struct RunState {
     pub(super) models: Vec<SocketModel>,
     pub(super) pipes: Pipes,
     pub(super) pool_models: Vec<PoolModel>,
+    /// Of each reactor.
+    pub(super) wakes: [Wakes; 2],
+    /// How often accept(2) had failed for a shortage when the last event was delivered.
+    pub(super) accept_failures: u64,
     /// Ids of sockets that delivered `close`, with the number of the reactor.
     pub(super) closed_ids: Vec<(u32, SocketId)>,
     pub(super) written: Vec<Written>,
@@ -86,11 +92,31 @@ pub(super) struct RunState {
     pub(super) transcript: Option<Transcript>,
 }
 
+/// The wakes of a reactor. Several may be delivered as one, and none is lost.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Wakes {
+    called: u64,
+    delivered: u64,
+    /// `woken` has not followed the last one.
+    pub(super) is_pending: bool,
+}
+
 /// What the run does after an event.
 pub(super) enum FollowUp {
     Nothing,
     Command(SocketId, Command),
     Timer(TimerId),
+}
+
+impl Wakes {
+    pub(super) const fn call(&mut self) {
+        (self.called, self.is_pending) = (self.called + 1, true);
+    }
+
+    fn deliver(&mut self) -> Result<(), Violation> {
+        (self.delivered, self.is_pending) = (self.delivered + 1, false);
+        must(self.delivered <= self.called, Rule::Cause, || "woken without a wake".to_owned())
+    }
 }
 
 impl Written {
@@ -135,11 +161,16 @@ impl RunState {
         self.network.told();
         let id = socket.id();
         self.digest_event(host, id, &event);
+        let failures = self.network.count(Fault::AcceptExhausted);
+        let can_accept = failures == std::mem::replace(&mut self.accept_failures, failures);
         if let Event::Timer(timer) = event {
             let is_pools = self.is_pools(host, &mut socket, &event);
             return Ok(if is_pools { FollowUp::Nothing } else { FollowUp::Timer(timer) });
         }
-        self.check_listener(&event)?;
+        self.check_listener(&event, can_accept)?;
+        if matches!(event, Event::Woken) {
+            self.wakes[host as usize].deliver()?;
+        }
         if matches!(event, Event::Woken | Event::AcceptFailed(..) | Event::Overflow(..) | Event::ListenerClosed(_)) {
             let text = event.to_string();
             self.note_both(&text);
@@ -208,8 +239,14 @@ impl RunState {
         index.map(|index| self.models.swap_remove(index)).ok_or_else(unknown)
     }
 
-    /// Checks what a listener reports.
-    fn check_listener(&self, event: &Event<'_>) -> Result<(), Violation> {
+    /// Checks what a listener reports. `can_accept`: no call of accept(2) lacked anything since the last
+    /// event.
+    fn check_listener(&self, event: &Event<'_>, can_accept: bool) -> Result<(), Violation> {
+        if let Event::AcceptFailed(listener, error) = *event {
+            let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
+            let lacks = shortages.iter().any(|errno| errno.raw_os_error() == error.raw());
+            must(lacks && !can_accept, Rule::Cause, || format!("{listener} can't accept: {error}, without a cause"))?;
+        }
         if let Event::Overflow(listener, _) = *event {
             let full = self.limits.contains(&(listener, (self.live_of(listener), OverflowPolicy::Reset)));
             must(full, Rule::Progress, || format!("{listener} reset a client, and was not full"))?;

@@ -14,7 +14,7 @@ use crate::event::Event;
 use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::State;
 use crate::options::{CloseMode, IdleDirection};
-use crate::sim::truth::Truth;
+use crate::sim::truth::{Kernel, Truth};
 use crate::sim::{Endpoints, Fault, Network, Rng};
 use crate::socket::{Backpressure, Socket};
 
@@ -41,6 +41,8 @@ pub(super) struct SocketModel {
     pub(super) end_called: bool,
     pub(super) destroy_called: bool,
     pub(super) discards: bool,
+    /// When `discard` was called; 0 if it was not.
+    pub(super) discarded_at: u64,
     pub(super) is_paused: bool,
     /// When it was last resumed; 0 if it never was.
     pub(super) paused_until: u64,
@@ -49,6 +51,8 @@ pub(super) struct SocketModel {
     pub(super) connected_at: u64,
     pub(super) had_error: bool,
     pub(super) had_end: bool,
+    /// It knows that the peer has finished, whether `end` was delivered or not.
+    pub(super) knows_fin: bool,
     /// When `end` was delivered; 0 if it was not.
     pub(super) end_at: u64,
     pub(super) drain_pending: bool,
@@ -136,12 +140,14 @@ impl SocketModel {
             end_called: false,
             destroy_called: false,
             discards: false,
+            discarded_at: 0,
             is_paused: socket.is_paused(),
             paused_until: 0,
             changed_at: now,
             connected_at: now,
             had_error: false,
             had_end: false,
+            knows_fin: false,
             end_at: 0,
             drain_pending: false,
             created_at: now,
@@ -199,6 +205,27 @@ impl SocketModel {
         if gone { gone_at + LATE_EDGE } else { 0 }
     }
 
+    /// The earliest time at which the state began that it had last after `end`: the close timeout
+    /// counts from there.
+    pub(super) fn ending_since(&self, kernel: &Kernel) -> u64 {
+        let our_fin = if kernel.finished { kernel.finished_at } else { 0 };
+        // Without a FIN of the peer it was lingering.
+        let lingering = if kernel.finished && !self.had_end { self.discarded_at } else { 0 };
+        self.ended_at.max(self.connected_at).max(our_fin).max(self.end_at).max(lingering)
+    }
+
+    /// The same for the state with a limit that it had while one side had finished.
+    pub(super) fn half_closed_since(&self, kernel: &Kernel) -> Option<u64> {
+        let ours = kernel.finished.then_some(kernel.finished_at);
+        let theirs = self.had_end.then_some(self.end_at);
+        // It was paused, or broken.
+        let noticed = || {
+            let ends = [(kernel.peer_finished, kernel.fin_at), (kernel.died, kernel.gone_at)];
+            ends.into_iter().filter_map(|(is, at)| is.then_some(at)).min()
+        };
+        Some(ours.max(theirs).or_else(noticed)?.max(self.connected_at))
+    }
+
     /// After a call that may have resumed it.
     pub(super) fn update_paused(&mut self, socket: &Socket<'_>, now: u64) {
         if self.is_paused && !socket.is_paused() {
@@ -223,7 +250,7 @@ impl SocketModel {
             seen.push("is destroyed");
         }
         if !self.discards && socket.is_discarding() {
-            (self.discards, self.changed_at) = (true, now);
+            (self.discards, self.discarded_at, self.changed_at) = (true, now, now);
             seen.push("discards");
         }
         if self.is_paused != socket.is_paused() {
@@ -358,8 +385,9 @@ impl SocketModel {
     fn discard(&mut self, socket: &mut Socket<'_>, now: u64) {
         socket.discard();
         // The first call starts the lingering.
-        self.changed_at = if self.discards { self.changed_at } else { now };
-        self.discards = true;
+        if !std::mem::replace(&mut self.discards, true) {
+            (self.discarded_at, self.changed_at) = (now, now);
+        }
         self.update_paused(socket, now);
     }
 

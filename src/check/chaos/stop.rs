@@ -4,6 +4,7 @@
 //! farewell; it resets at the limit, and does nothing else to a socket.
 
 use super::limits::{self, Clock};
+use super::rules::is_shortage;
 use super::socket_model::SocketModel;
 use crate::check::{Rule, Violation, must};
 use crate::lifecycle::State;
@@ -70,9 +71,8 @@ impl Farewell {
 impl StopTimes {
     /// From when a socket counts as idle for the grace, at the earliest and at the latest.
     fn idle_from(&self, model: &SocketModel, truth: &Truth) -> (u64, u64) {
-        let earliest = self.at.max(truth.moved_at);
-        let latest = earliest.max(truth.kernel.taken_at).max(model.connected_at).max(model.end_at);
-        let latest = latest.max(model.paused_until).max(model.farewell.said_at);
+        let earliest = self.at.max(truth.moved_at).max(model.connected_at).max(model.paused_until);
+        let latest = earliest.max(truth.kernel.taken_at).max(model.end_at).max(model.farewell.said_at);
         (earliest, latest.max(model.peer_end_known_at(truth)))
     }
 }
@@ -93,6 +93,10 @@ pub(super) fn update(
         let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
         must(in_time, Rule::Timers, || format!("a stop ended it at {at} ns, and its grace was due at {due:?}"))?;
         must(!model.farewell.wanted, Rule::Language, || "a stop ended it without a farewell".to_owned())?;
+        // While our FIN waited for memory, the peer may have sent a request and the program paused.
+        let was_late = truth.errors.iter().any(|error| is_shortage(*error));
+        let is_busy = truth.moved_at < at && (model.is_paused || model.farewell.has_request(truth));
+        must(was_late || !is_busy, Rule::Timers, || "a stop ended a socket that is not idle".to_owned())?;
         // Our FIN may have left later than `end` was called.
         (model.end_called, model.ended_at, model.drain_pending) = (true, at.saturating_sub(clock.retry), false);
     }

@@ -55,6 +55,7 @@ fn each_lie_breaks_the_rule_that_it_is_against() {
         (Sabotage::ErrorFromNowhere, Rule::Cause),
         (Sabotage::EdgeForgotten, Rule::Progress),
         (Sabotage::DescriptorKept, Rule::Resources),
+        (Sabotage::ResetForgotten, Rule::HonestClose),
         (Sabotage::FastClock, Rule::Timers),
         (Sabotage::WaitForNothing, Rule::NoSpin),
         (Sabotage::LateClock, Rule::Timers),

@@ -30,3 +30,14 @@ fn the_pairs_of_the_table_are_its_transitions_and_its_refusals_but_not_what_cann
     assert!(Coverage::of_the_table(false).eq(refused));
     assert!(Coverage::of_the_table(false).any(|pair| pair == (State::Created, Input::EndCalled)), "a deferred one");
 }
+
+#[test]
+fn a_pair_that_cannot_happen_is_named() {
+    let mut seen = Coverage::default();
+    for (state, input) in Coverage::of_the_table(true).chain(Coverage::of_the_table(false)) {
+        seen.note(state, input);
+    }
+    assert_eq!(seen.impossible(), None);
+    seen.note(State::Closing, Input::Data);
+    assert_eq!(seen.impossible(), Some((State::Closing, Input::Data)));
+}
