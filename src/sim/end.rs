@@ -16,7 +16,7 @@ use super::arena::Id;
 use super::fault::{Fault, FaultCounts};
 use super::time::nanos;
 use crate::net::{KernelView, Readiness, Token};
-use crate::options::{KeepAlive, SystemOptions};
+use crate::options::{KeepAlive, MAX_BUFFER, SystemOptions};
 
 /// What holds the descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -85,8 +85,8 @@ impl Tuning {
         Self {
             probing: options.keep_alive.map(Probing::from),
             user_timeout: options.user_timeout.map(nanos),
-            send_bytes: options.send_buffer_bytes.unwrap_or(send_bytes).max(1),
-            receive_bytes: options.receive_buffer_bytes.unwrap_or(receive_bytes).max(1),
+            send_bytes: options.send_buffer_bytes.unwrap_or(send_bytes).clamp(1, MAX_BUFFER),
+            receive_bytes: options.receive_buffer_bytes.unwrap_or(receive_bytes).clamp(1, MAX_BUFFER),
         }
     }
 }

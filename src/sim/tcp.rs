@@ -14,6 +14,7 @@ use super::Reach;
 use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning};
 use super::fault::{Fault, FaultCounts};
+use super::time::{FOR_EVER, nanos};
 use super::time_wait::MINUTE;
 use super::world::{Happening, Packet, Segment, What, World};
 
@@ -297,7 +298,8 @@ impl World {
 
     /// Two round trips and Linux's minimum: never so early that a packet in time is sent twice.
     fn retry_first(&self) -> u64 {
-        RETRY_LEAST + 4 * (self.latency + super::time::nanos(self.faults.jitter))
+        let trips = (self.latency + nanos(self.faults.jitter)).saturating_mul(4);
+        RETRY_LEAST.saturating_add(trips).min(FOR_EVER)
     }
 
     pub(super) fn send_ack(&mut self, id: Id) {
@@ -490,7 +492,7 @@ impl World {
             return;
         }
         let silent = now - end.heard_at;
-        let due = times.idle + times.interval.saturating_mul(u64::from(end.probes));
+        let due = times.interval.saturating_mul(u64::from(end.probes)).saturating_add(times.idle);
         let dead = match end.tuning.user_timeout {
             Some(limit) => end.probes > 0 && silent >= limit,
             None => end.probes >= times.count,

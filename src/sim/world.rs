@@ -24,7 +24,7 @@ use super::fault::FaultCounts;
 use super::faults::Faults;
 use super::packet::SentPacket;
 use super::play::Playing;
-use super::time::nanos;
+use super::time::{FOR_EVER, nanos};
 use super::time_wait::TimeWaits;
 use super::truth::Truth;
 use super::unix::UNIX;
@@ -355,7 +355,11 @@ impl World {
     // --- the agenda
     // ---------------------------------------------------------------------------------------------
 
+    /// What would happen when the clock has stopped does not happen.
     pub(super) fn schedule(&mut self, at: u64, happening: Happening) {
+        if at > self.now && at >= FOR_EVER {
+            return;
+        }
         self.order += 1;
         self.agenda.push(Entry { at: at.max(self.now), order: self.order, happening });
     }
@@ -384,6 +388,7 @@ impl World {
     }
 
     pub(super) fn advance(&mut self, until: u64) {
+        let until = until.min(FOR_EVER);
         self.run_due();
         while let Some(at) = self.next_at().filter(|at| *at <= until) {
             self.now = at;
@@ -394,9 +399,10 @@ impl World {
 
     /// A program works for this long. What is due meanwhile happens.
     pub(super) fn spend(&mut self, time: u64) {
+        let began = self.now;
         if time > 0 {
-            self.busy = self.busy.saturating_add(time);
-            self.advance(self.now.saturating_add(time));
+            self.advance(began + time);
+            self.busy += self.now - began;
         }
     }
 
