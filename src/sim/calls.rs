@@ -325,8 +325,7 @@ impl World {
                 return Err(Errno::NOTCONN);
             }
             Phase::SynSent if end.owner == Owner::Script => {
-                end.finished = true;
-                end.fin_order = FinOrder::Us;
+                end.finish(self.now);
                 return Ok(());
             }
             Phase::SynSent | Phase::SynReceived => {
@@ -340,10 +339,7 @@ impl World {
         if !end.outgoing.is_empty() {
             self.rows.mark(Fault::EndWithDataQueued);
         }
-        end.finished = true;
-        end.finished_at = self.now;
-        end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
-        end.corked = None;
+        end.finish(self.now);
         self.transmit(id, usize::MAX);
         self.edge(id);
         Ok(())
@@ -365,9 +361,7 @@ impl World {
         }
         end.owner = Owner::Orphan;
         end.token = None;
-        end.finished = true;
-        end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
-        end.corked = None;
+        end.finish(self.now);
         self.transmit(id, usize::MAX);
         self.settle(id);
     }
@@ -419,6 +413,15 @@ impl World {
 }
 
 impl End {
+    /// Queues our FIN. A second call changes nothing.
+    const fn finish(&mut self, now: u64) {
+        if !self.finished {
+            (self.finished, self.finished_at) = (true, now);
+            self.fin_order = if self.peer_finished { FinOrder::Peer } else { FinOrder::Us };
+            self.corked = None;
+        }
+    }
+
     /// The faults of the catalogue that apply to a read of this many bytes into a buffer of this
     /// size.
     fn mark_read(&self, rows: &mut FaultCounts, taken: usize, asked: usize) {
