@@ -222,6 +222,11 @@ impl World {
             if !end.incoming.is_empty() {
                 self.rows.mark(Fault::WriteErrorWithInput);
             }
+            if end.is_unix() {
+                // It leaves the error, and is the first news that the other end is closed.
+                end.died |= !end.finished;
+                return Err(Errno::PIPE);
+            }
             return Err(end.error.take().unwrap_or(Errno::PIPE));
         }
         if end.peer_finished {
@@ -239,7 +244,7 @@ impl World {
         }
         // Bytes that fill the buffer are not held back (tcp_sendmsg pushes before it waits for
         // room).
-        end.corked = match more && taken == bytes.len() {
+        end.corked = match more && taken == bytes.len() && !end.is_unix() {
             true => end.corked.or(Some((end.written, now + CORK))),
             false => None,
         };
@@ -274,7 +279,7 @@ impl World {
         end.unread_since = Some(self.now);
         end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
-        let free = end.tuning.receive_bytes - end.incoming.len();
+        let free = end.tuning.receive_bytes.saturating_sub(end.incoming.len());
         let left = end.advertised_end.saturating_sub(end.received) as usize;
         let step = WINDOW_STEP_BYTES.min(end.tuning.receive_bytes.div_ceil(2));
         let worth_telling = free >= left + step.max(end.tuning.receive_bytes / 2) || (left == 0 && free >= step);
@@ -318,6 +323,13 @@ impl World {
     pub(super) fn finish(&mut self, id: Id) -> Call<()> {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         match end.phase {
+            // Its peer is closed, or has finished too: on Linux this returns 0, and wakes.
+            Phase::Closed if end.is_unix() => {
+                end.finish(self.now);
+                end.rest();
+                self.edge(id);
+                return Ok(());
+            }
             Phase::Closed => {
                 self.rows.mark(Fault::ShutdownFails);
                 // inet_shutdown wakes in this case too.
@@ -349,6 +361,7 @@ impl World {
     pub(super) fn close(&mut self, id: Id) {
         let Some(end) = self.ends.get_mut(id) else { return };
         match end.phase {
+            _ if end.is_unix() => return self.close_unix(id),
             Phase::Closed | Phase::SynSent => return self.remove(id),
             Phase::SynReceived => return self.reset(id),
             Phase::Open => {}
@@ -370,9 +383,9 @@ impl World {
     /// sent already.
     pub(super) fn reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
-        if end.is_unix() && end.phase == Phase::Open && matches!(end.owner, Owner::Host { .. } | Owner::Script) {
+        if end.is_unix() {
             // SO_LINGER has no effect on it: it is only closed.
-            return self.close(id);
+            return self.close_unix(id);
         }
         let needed = match end.phase {
             Phase::Closed | Phase::SynSent => false,
@@ -438,11 +451,13 @@ impl End {
 
     /// The result of a read when no bytes are left: `Ok` is the end of the stream.
     fn at_end_of_bytes(&mut self) -> Call<()> {
-        if self.peer_finished {
+        // The error of a Unix domain socket is that its own bytes were lost, and comes first.
+        if self.peer_finished && !self.is_unix() {
             return Ok(());
         }
         match (self.error.take(), self.phase) {
             (Some(error), _) => Err(error),
+            (None, _) if self.peer_finished => Ok(()),
             (None, Phase::Closed) => Ok(()),
             (None, Phase::SynSent | Phase::SynReceived | Phase::Open) => Err(Errno::WOULDBLOCK),
         }

@@ -15,6 +15,7 @@ use rustix::io::Errno;
 use super::arena::Id;
 use super::fault::{Fault, FaultCounts};
 use super::time::nanos;
+use super::unix::UNIX;
 use crate::net::{KernelView, Readiness, Token};
 use crate::options::{KeepAlive, MAX_BUFFER, SystemOptions};
 
@@ -81,6 +82,11 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
+    /// A Unix domain socket has no timers of TCP.
+    fn without_timers(self) -> Self {
+        Self { probing: None, user_timeout: None, ..self }
+    }
+
     pub(super) fn new(options: &SystemOptions, send_bytes: usize, receive_bytes: usize) -> Self {
         Self {
             probing: options.keep_alive.map(Probing::from),
@@ -182,6 +188,7 @@ impl End {
     pub(super) const TIME_WAIT: KernelView = KernelView { state: "TIME-WAIT", unread: 0, unacked: 0 };
 
     pub(super) fn new(owner: Owner, machine: IpAddr, local: SocketAddr, remote: SocketAddr, tuning: Tuning) -> Self {
+        let tuning = if local.ip() == UNIX { tuning.without_timers() } else { tuning };
         Self {
             owner,
             machine,
@@ -299,7 +306,7 @@ impl End {
         }
         let closed = self.phase == Phase::Closed;
         let read_closed = closed || self.peer_finished;
-        let writable = closed || self.finished || self.has_room();
+        let writable = if self.is_unix() { self.has_room() } else { closed || self.finished || self.has_room() };
         self.wants_room |= !writable;
         let urgent = self.urgent_in.is_some();
         Readiness {

@@ -176,12 +176,11 @@ impl World {
 
     fn on_segment(&mut self, id: Id, from: Id, segment: Segment) {
         let Some(end) = self.ends.get(id) else { return };
-        let (phase, is_unix, source, target) = (end.phase, end.is_unix(), end.remote, end.local);
+        let (phase, source, target) = (end.phase, end.remote, end.local);
         match phase {
             Phase::SynSent => return,
             Phase::SynReceived if !self.establish(id) => return,
             Phase::SynReceived | Phase::Open => {}
-            Phase::Closed if is_unix => return,
             // Only its descriptor is left.
             Phase::Closed => {
                 let what = What::Segment(segment);
@@ -391,7 +390,7 @@ impl World {
     }
 
     /// The addresses are free for another connection.
-    fn unhash(&mut self, id: Id) {
+    pub(super) fn unhash(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
         let flow = (end.machine, end.local, end.remote);
         if self.flows.get(&flow) == Some(&id) {
@@ -524,7 +523,7 @@ impl End {
     }
 
     /// The peer's FIN has arrived.
-    fn note_their_fin(&mut self, now: u64) {
+    pub(super) fn note_their_fin(&mut self, now: u64) {
         (self.gone_at, self.fin_at) = (now, now);
         self.fin_order = match self.fin_order {
             FinOrder::Us if !self.is_fin_acked() => FinOrder::Crossed,
@@ -539,7 +538,7 @@ impl End {
     }
 
     /// The faults of the catalogue that a reset in this state is.
-    fn mark_reset(&self, rows: &mut FaultCounts) {
+    pub(super) fn mark_reset(&self, rows: &mut FaultCounts) {
         if self.phase != Phase::Open {
             return;
         }
