@@ -68,6 +68,7 @@ impl World {
             queued: false,
             accepting: true,
             pending: 0,
+            short: false,
             plays: VecDeque::new(),
             each: None,
         };
