@@ -70,8 +70,7 @@
 //!   the buffer was full.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
 //! - A local shutdown(2) for reading does not exist.
-//! - A Unix domain socket has a receive buffer, as one of TCP. On Linux what was not read counts in
-//!   the sender's buffer.
+//! - A Unix domain socket has a receive buffer; on Linux unread bytes count in the sender's.
 //! - On loopback an acknowledgement takes the latency too. With a [latency](Network::set_latency)
 //!   of zero it has arrived at the next call, as on Linux.
 

@@ -384,11 +384,10 @@ impl World {
                 }
             }
             Step::Receive(bytes) => {
-                let awaited = play.awaited.saturating_add(*bytes);
-                if (play.received.len() as u64) < awaited && !receives_no_more {
+                if (play.received.len() as u64) < play.awaited.saturating_add(*bytes) && !receives_no_more {
                     return false;
                 }
-                play.awaited = awaited;
+                play.awaited = play.awaited.saturating_add(*bytes);
                 if (play.received.len() as u64) < play.awaited {
                     play.cut_short.get_or_insert(play.next);
                 }

@@ -1,4 +1,4 @@
-//! The largest, the smallest and meaningless numbers: the clock goes on, and nothing panics.
+//! The largest, the smallest and meaningless numbers: nothing hangs, and nothing panics.
 
 use super::*;
 use crate::net::{Readiness, UnixAddr};
@@ -31,10 +31,33 @@ fn exchange(network: &Network, host: &mut Host, slot: u32) -> Vec<u8> {
     answer
 }
 
-#[test]
-fn after_any_setting_the_usual_ones_work_again() {
-    type Setting = fn(&Network);
-    let all = |chance: f64, time: Duration| Faults {
+type Setting = fn(&Network);
+
+const SETTINGS: &[(&str, Setting)] = &[
+    ("buffers without a byte", |network| network.set_buffers(0, 0)),
+    ("the largest buffers", |network| network.set_buffers(usize::MAX, usize::MAX)),
+    ("no latency", |network| network.set_latency(Duration::ZERO)),
+    ("an endless latency", |network| network.set_latency(NEVER)),
+    ("an endless delay", |network| network.set_delay(CLIENT, NEVER)),
+    ("everything is endless", |network| {
+        network.set_latency(NEVER);
+        network.set_delay(CLIENT, NEVER);
+        network.hold_until(network.now() + Duration::from_secs(1 << 40));
+    }),
+    ("held for ever", |network| network.hold_until(network.now() + Duration::from_secs(1 << 40))),
+    ("every packet is lost", |network| network.lose_next(CLIENT, u64::MAX)),
+    ("no ports", |network| network.set_ports(RangeInclusive::new(2, 1))),
+    ("port 0", |network| network.set_ports(0..=0)),
+    ("the last port", |network| network.set_ports(u16::MAX..=u16::MAX)),
+    ("an endless wait", |network| network.advance(NEVER)),
+    ("two endless waits", |network| (0..2).for_each(|_| network.advance(NEVER))),
+    ("an endless handler", |network| network.spend(NEVER)),
+    ("endless calls", |network| network.set_call_cost(NEVER)),
+];
+
+/// All faults at once.
+fn all_faults(chance: f64, time: Duration) -> Faults {
+    Faults {
         spurious: chance,
         late_edge: chance,
         split_edge: chance,
@@ -54,65 +77,50 @@ fn after_any_setting_the_usual_ones_work_again() {
         no_memory: chance,
         lookup_delay: time,
         lookup_failure: chance,
-    };
-    let settings: &[(&str, Setting)] = &[
-        ("buffers without a byte", |network| network.set_buffers(0, 0)),
-        ("the largest buffers", |network| network.set_buffers(usize::MAX, usize::MAX)),
-        ("no latency", |network| network.set_latency(Duration::ZERO)),
-        ("an endless latency", |network| network.set_latency(NEVER)),
-        ("an endless delay", |network| network.set_delay(CLIENT, NEVER)),
-        ("everything is endless", |network| {
-            network.set_latency(NEVER);
-            network.set_delay(CLIENT, NEVER);
-            network.hold_until(network.now() + Duration::from_secs(1 << 40));
-        }),
-        ("held for ever", |network| network.hold_until(network.now() + Duration::from_secs(1 << 40))),
-        ("every packet is lost", |network| network.lose_next(CLIENT, u64::MAX)),
-        ("no ports", |network| network.set_ports(RangeInclusive::new(2, 1))),
-        ("port 0", |network| network.set_ports(0..=0)),
-        ("the last port", |network| network.set_ports(u16::MAX..=u16::MAX)),
-        ("an endless wait", |network| network.advance(NEVER)),
-        ("two endless waits", |network| (0..2).for_each(|_| network.advance(NEVER))),
-        ("an endless handler", |network| network.spend(NEVER)),
-        ("endless calls", |network| network.set_call_cost(NEVER)),
-    ];
+    }
+}
+
+/// Applies the setting on an open connection and undoes it: then another connection works.
+fn check(name: &str, set: &dyn Fn(&Network)) {
+    let network = Network::new(1);
+    let mut host = network.host(SERVER);
+    host.listen(0, AT, &ListenOptions::default()).expect("the port is free");
+    let open = network.peer(CLIENT).connect(AT).expect("a route");
+    network.advance(SECOND);
+    host.accept(0, 0).expect("one waits");
+    host.register(0, TOKEN).expect("there is room");
+    set(&network);
+    open.send(b"on an open connection");
+    let _ = host.send(0, &[1; 100_000], false);
+    exchange(&network, &mut host, 1);
+    host.reset(0);
+    open.close();
+    network.set_buffers(1_000, 1_000);
+    network.set_latency(Duration::ZERO);
+    network.set_delay(CLIENT, Duration::ZERO);
+    network.hold_until(network.now());
+    network.lose_next(CLIENT, 0);
+    network.set_ports(1000..=2000);
+    network.set_call_cost(Duration::ZERO);
+    network.set_faults(Faults::none());
+    // What could not be accepted waits in the queue.
+    while host.accept(0, 1).is_ok() {
+        host.reset(1);
+    }
+    assert_eq!(exchange(&network, &mut host, 2), b"hello", "{name}");
+    assert!(network.busy() <= network.elapsed(), "{name}");
+}
+
+#[test]
+fn after_any_setting_the_usual_ones_work_again() {
     let faults = [f64::NAN, -1.0, f64::NEG_INFINITY, f64::INFINITY, 1.0, 2.0, f64::MIN_POSITIVE]
         .into_iter()
         .flat_map(|chance| [(chance, Duration::ZERO), (chance, NEVER)]);
-    let check = |name: &str, set: &dyn Fn(&Network)| {
-        let network = Network::new(1);
-        let mut host = network.host(SERVER);
-        host.listen(0, AT, &ListenOptions::default()).expect("the port is free");
-        let open = network.peer(CLIENT).connect(AT).expect("a route");
-        network.advance(SECOND);
-        host.accept(0, 0).expect("one waits");
-        host.register(0, TOKEN).expect("there is room");
-        set(&network);
-        open.send(b"on an open connection");
-        let _ = host.send(0, &[1; 100_000], false);
-        exchange(&network, &mut host, 1);
-        host.reset(0);
-        open.close();
-        network.set_buffers(1_000, 1_000);
-        network.set_latency(Duration::ZERO);
-        network.set_delay(CLIENT, Duration::ZERO);
-        network.hold_until(network.now());
-        network.lose_next(CLIENT, 0);
-        network.set_ports(1000..=2000);
-        network.set_call_cost(Duration::ZERO);
-        network.set_faults(Faults::none());
-        // What could not be accepted waits in the queue.
-        while host.accept(0, 1).is_ok() {
-            host.reset(1);
-        }
-        assert_eq!(exchange(&network, &mut host, 2), b"hello", "{name}");
-        assert!(network.busy() <= network.elapsed(), "{name}");
-    };
-    for (name, set) in settings {
+    for (name, set) in SETTINGS {
         check(name, set);
     }
     for (chance, time) in faults {
-        check(&format!("{chance} and {time:?}"), &|network| network.set_faults(all(chance, time)));
+        check(&format!("{chance} and {time:?}"), &|network| network.set_faults(all_faults(chance, time)));
     }
 }
 
@@ -162,6 +170,23 @@ fn scripts_with_odd_numbers_do_what_they_can() {
             network.advance(SECOND);
             assert_eq!(found(&play), (received, is_over), "{script}");
         }
+    }
+}
+
+#[test]
+fn no_option_of_a_peers_socket_is_too_odd() {
+    for (time, number) in [(Duration::ZERO, 0), (NEVER, usize::MAX)] {
+        let times = KeepAlive { idle: time, interval: time, count: number as u32 };
+        let options = ConnectOptions::default().keep_alive(times).user_timeout(time);
+        let options = options.send_buffer_size(number).receive_buffer_size(number);
+        let network = Network::new(1);
+        let listener = network.peer(SERVER).listen(AT).expect("the port is free");
+        let client = network.peer(CLIENT).connect_with(AT, &options).expect("a route");
+        client.send(b"hello");
+        network.advance(SECOND);
+        network.vanish(CLIENT);
+        network.advance(SECOND * 1_000);
+        assert_eq!(listener.accept().map(|accepted| accepted.read()).is_some(), time == NEVER);
     }
 }
 
