@@ -224,9 +224,12 @@ impl Default for Settings {
     }
 }
 
+/// The largest buffer.
+pub(crate) const MAX_BUFFER: usize = 1 << 30;
+
 /// Whether a buffer can have this size: up to 1 GiB.
 pub(crate) const fn check_buffer(bytes: usize) -> Result<(), Error> {
-    match bytes == 0 || bytes > 1 << 30 {
+    match bytes == 0 || bytes > MAX_BUFFER {
         true => Err(Error::InvalidOption(InvalidOption::BufferSize)),
         false => Ok(()),
     }

@@ -68,6 +68,7 @@ impl World {
             queued: false,
             accepting: true,
             pending: 0,
+            short: false,
             plays: VecDeque::new(),
             each: None,
         };
@@ -222,6 +223,11 @@ impl World {
             if !end.incoming.is_empty() {
                 self.rows.mark(Fault::WriteErrorWithInput);
             }
+            if end.is_unix() {
+                // It leaves the error, and is the first news that the other end is closed.
+                end.died |= !end.finished;
+                return Err(Errno::PIPE);
+            }
             return Err(end.error.take().unwrap_or(Errno::PIPE));
         }
         if end.peer_finished {
@@ -239,7 +245,7 @@ impl World {
         }
         // Bytes that fill the buffer are not held back (tcp_sendmsg pushes before it waits for
         // room).
-        end.corked = match more && taken == bytes.len() {
+        end.corked = match more && taken == bytes.len() && !end.is_unix() {
             true => end.corked.or(Some((end.written, now + CORK))),
             false => None,
         };
@@ -276,7 +282,7 @@ impl World {
         end.unread_since = Some(self.now);
         end.mark_read(&mut self.rows, taken, buffer.len());
         shrink(&mut end.incoming);
-        let free = end.tuning.receive_bytes - end.incoming.len();
+        let free = end.tuning.receive_bytes.saturating_sub(end.incoming.len());
         let left = end.advertised_end.saturating_sub(end.received) as usize;
         let step = WINDOW_STEP_BYTES.min(end.tuning.receive_bytes.div_ceil(2));
         let worth_telling = free >= left + step.max(end.tuning.receive_bytes / 2) || (left == 0 && free >= step);
@@ -320,6 +326,13 @@ impl World {
     pub(super) fn finish(&mut self, id: Id) -> Call<()> {
         let end = self.ends.get_mut(id).ok_or(Errno::BADF)?;
         match end.phase {
+            // Its peer is closed, or has finished too: on Linux this returns 0, and wakes.
+            Phase::Closed if end.is_unix() => {
+                end.finish(self.now);
+                end.rest();
+                self.edge(id);
+                return Ok(());
+            }
             Phase::Closed => {
                 self.rows.mark(Fault::ShutdownFails);
                 // inet_shutdown wakes in this case too.
@@ -327,8 +340,7 @@ impl World {
                 return Err(Errno::NOTCONN);
             }
             Phase::SynSent if end.owner == Owner::Script => {
-                end.finished = true;
-                end.fin_order = FinOrder::Us;
+                end.finish(self.now);
                 return Ok(());
             }
             Phase::SynSent | Phase::SynReceived => {
@@ -342,11 +354,7 @@ impl World {
         if !end.outgoing.is_empty() {
             self.rows.mark(Fault::EndWithDataQueued);
         }
-        end.finished = true;
-        end.finished_at = self.now;
-        end.order_hidden = !end.incoming.is_empty() || end.short & 1 << PEEK != 0;
-        end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
-        end.corked = None;
+        end.finish(self.now);
         self.transmit(id, usize::MAX);
         self.edge(id);
         Ok(())
@@ -356,6 +364,7 @@ impl World {
     pub(super) fn close(&mut self, id: Id) {
         let Some(end) = self.ends.get_mut(id) else { return };
         match end.phase {
+            _ if end.is_unix() => return self.close_unix(id),
             Phase::Closed | Phase::SynSent => return self.remove(id),
             Phase::SynReceived => return self.reset(id),
             Phase::Open => {}
@@ -368,9 +377,7 @@ impl World {
         }
         end.owner = Owner::Orphan;
         end.token = None;
-        end.finished = true;
-        end.fin_order = if end.peer_finished { FinOrder::Peer } else { FinOrder::Us };
-        end.corked = None;
+        end.finish(self.now);
         self.transmit(id, usize::MAX);
         self.settle(id);
     }
@@ -379,9 +386,9 @@ impl World {
     /// sent already.
     pub(super) fn reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
-        if end.is_unix() && end.phase == Phase::Open && matches!(end.owner, Owner::Host { .. } | Owner::Script) {
+        if end.is_unix() {
             // SO_LINGER has no effect on it: it is only closed.
-            return self.close(id);
+            return self.close_unix(id);
         }
         let needed = match end.phase {
             Phase::Closed | Phase::SynSent => false,
@@ -422,6 +429,16 @@ impl World {
 }
 
 impl End {
+    /// Queues our FIN. A second call changes nothing.
+    fn finish(&mut self, now: u64) {
+        if !self.finished {
+            (self.finished, self.finished_at) = (true, now);
+            self.order_hidden = !self.incoming.is_empty() || self.short & 1 << PEEK != 0;
+            self.fin_order = if self.peer_finished { FinOrder::Peer } else { FinOrder::Us };
+            self.corked = None;
+        }
+    }
+
     /// The faults of the catalogue that apply to a read of this many bytes into a buffer of this
     /// size.
     fn mark_read(&self, rows: &mut FaultCounts, taken: usize, asked: usize) {
@@ -438,11 +455,13 @@ impl End {
 
     /// The result of a read when no bytes are left: `Ok` is the end of the stream.
     fn at_end_of_bytes(&mut self) -> Call<()> {
-        if self.peer_finished {
+        // The error of a Unix domain socket is that its own bytes were lost, and comes first.
+        if self.peer_finished && !self.is_unix() {
             return Ok(());
         }
         match (self.error.take(), self.phase) {
             (Some(error), _) => Err(error),
+            (None, _) if self.peer_finished => Ok(()),
             (None, Phase::Closed) => Ok(()),
             (None, Phase::SynSent | Phase::SynReceived | Phase::Open) => Err(Errno::WOULDBLOCK),
         }

@@ -15,8 +15,9 @@ use rustix::io::Errno;
 use super::arena::Id;
 use super::fault::{Fault, FaultCounts};
 use super::time::nanos;
+use super::unix::UNIX;
 use crate::net::{KernelView, Readiness, Token};
-use crate::options::{KeepAlive, SystemOptions};
+use crate::options::{KeepAlive, MAX_BUFFER, SystemOptions};
 
 /// What holds the descriptor.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -81,12 +82,17 @@ pub(super) struct Tuning {
 }
 
 impl Tuning {
+    /// A Unix domain socket has no timers of TCP.
+    fn without_timers(self) -> Self {
+        Self { probing: None, user_timeout: None, ..self }
+    }
+
     pub(super) fn new(options: &SystemOptions, send_bytes: usize, receive_bytes: usize) -> Self {
         Self {
             probing: options.keep_alive.map(Probing::from),
             user_timeout: options.user_timeout.map(nanos),
-            send_bytes: options.send_buffer_bytes.unwrap_or(send_bytes).max(1),
-            receive_bytes: options.receive_buffer_bytes.unwrap_or(receive_bytes).max(1),
+            send_bytes: options.send_buffer_bytes.unwrap_or(send_bytes).clamp(1, MAX_BUFFER),
+            receive_bytes: options.receive_buffer_bytes.unwrap_or(receive_bytes).clamp(1, MAX_BUFFER),
         }
     }
 }
@@ -188,6 +194,7 @@ impl End {
     pub(super) const TIME_WAIT: KernelView = KernelView { state: "TIME-WAIT", unread: 0, unacked: 0 };
 
     pub(super) fn new(owner: Owner, machine: IpAddr, local: SocketAddr, remote: SocketAddr, tuning: Tuning) -> Self {
+        let tuning = if local.ip() == UNIX { tuning.without_timers() } else { tuning };
         Self {
             owner,
             machine,
@@ -306,7 +313,7 @@ impl End {
         }
         let closed = self.phase == Phase::Closed;
         let read_closed = closed || self.peer_finished;
-        let writable = closed || self.finished || self.has_room();
+        let writable = if self.is_unix() { self.has_room() } else { closed || self.finished || self.has_room() };
         self.wants_room |= !writable;
         let urgent = self.urgent_in.is_some();
         Readiness {

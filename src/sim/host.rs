@@ -22,6 +22,9 @@ use crate::lifecycle::{Input, State};
 use crate::net::{KernelPipe, KernelView, LookupAnswer, Net, Polled, Readiness, Received, Token, UnixAddr, Unread};
 use crate::options::{KeepAlive, ListenOptions, SystemOptions};
 
+/// The number of the call that fills a kernel pipe.
+pub(super) const FILL: u8 = 5;
+
 /// How long an ordinary lookup takes, in nanoseconds.
 const LOOKUP: u64 = 1_000_000;
 
@@ -100,16 +103,17 @@ impl BareHost {
         let probability = world.faults.no_memory;
         let bit = 1 << call;
         let was_short = world.ends.get(id).is_some_and(|end| end.short & bit != 0);
-        let is_short = world.rng.chance(probability) && !was_short;
-        if is_short || was_short {
+        let shortage = match call {
+            FILL => world.shortage(was_short),
+            _ if !world.rng.chance(probability) || was_short => None,
+            _ => Some(if world.rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM }),
+        };
+        if shortage.is_some() || was_short {
             // Neither the failure nor the repetition counts as a turn without work.
             world.program(self.index).idle_polls = 0;
             world.ends.get_mut(id).ok_or(Errno::BADF)?.short ^= bit;
         }
-        if is_short {
-            let errno = if world.rng.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM };
-            world.answered(self.index, slot, Err(errno))?;
-        }
+        world.answered(self.index, slot, shortage.map_or(Ok(()), Err))?;
         Ok((world, id))
     }
 
@@ -182,12 +186,16 @@ impl BareHost {
         world.begin_truth(self.index, token.index, Some(token));
         let exhausted = world.faults.connect_exhausted;
         let machine = world.program(self.index).machine;
-        let began = match world.rng.chance(exhausted) {
-            true => {
+        let was_short = world.program(self.index).short;
+        let shortage = world.shortage(was_short);
+        world.program(self.index).short = shortage.is_some();
+        let began = match (world.rng.chance(exhausted), shortage) {
+            (true, _) => {
                 world.rows.mark(Fault::NoDescriptorForConnect);
                 Err(Errno::MFILE)
             }
-            false => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
+            (false, Some(errno)) => Err(errno),
+            (false, None) => dial(&mut world, machine, Owner::Host { host: self.index, slot }),
         };
         // Repeating the call for a full queue counts as a turn with work.
         world.program(self.index).idle_polls = 0;
@@ -223,6 +231,9 @@ impl BareHost {
         let (mut world, id) = on;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         let answer = match end.phase {
+            // What was sent is in the peer's own queue, and getpeername(2) always succeeds.
+            _ if end.is_unix() && asked == Phase::Open => Ok(true),
+            _ if end.is_unix() => end.take_error().map_or(Ok(true), Err),
             // A connection with itself: there is no listener; the real net returns the same error.
             Phase::Open if asked == Phase::Open && end.local == end.remote => Err(Errno::CONNREFUSED),
             Phase::Open => Ok(asked == Phase::Open),
@@ -323,8 +334,13 @@ impl Net for BareHost {
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
         let mut world = self.enter();
         let id = world.held_listener(self.index, listener).ok_or(Errno::BADF)?;
-        world.listeners.get_mut(id).ok_or(Errno::BADF)?.accepting = accepting;
-        Ok(())
+        let was_short = world.listeners.get(id).is_some_and(|listener| listener.short);
+        // To remove a descriptor from epoll takes no memory.
+        let shortage = if accepting { world.shortage(was_short) } else { None };
+        let listener = world.listeners.get_mut(id).ok_or(Errno::BADF)?;
+        listener.short = shortage.is_some();
+        listener.accepting = accepting && shortage.is_none();
+        Ok(shortage.map_or(Ok(()), Err)?)
     }
 
     fn unlisten(&mut self, listener: u32) {
@@ -354,18 +370,20 @@ impl Net for BareHost {
         self.phase_or_error(self.on(slot)?, slot, Phase::Open)
     }
 
+    /// If it fails, the connection has moved and is not registered, as on the real net.
     fn promote(&mut self, from: u32, to: u32, token: Token) -> io::Result<()> {
         let (mut world, id) = self.on(from)?;
+        let shortage = world.shortage(false);
         world.program(self.index).slots[from as usize] = None;
         Self::put(&mut world, self.index, to, id);
         world.truth(self.index, to).closed = None;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
         end.owner = Owner::Host { host: self.index, slot: to };
-        end.token = Some(token);
+        end.token = shortage.is_none().then_some(token);
         if end.readiness() != Readiness::default() {
             world.edge(id);
         }
-        Ok(())
+        Ok(world.answered(self.index, to, shortage.map_or(Ok(()), Err))?)
     }
 
     fn register(&mut self, slot: u32, token: Token) -> io::Result<()> {
@@ -511,6 +529,9 @@ impl Net for BareHost {
         let (mut world, id) = self.on(slot)?;
         let now = world.now;
         let end = world.ends.get_mut(id).ok_or(Errno::BADF)?;
+        if end.is_unix() && times.is_some() {
+            return Err(Errno::OPNOTSUPP.into());
+        }
         end.tuning.probing = times.map(Probing::from);
         end.probes = 0;
         if end.phase == Phase::Open {

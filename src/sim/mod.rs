@@ -70,6 +70,7 @@
 //!   the buffer was full.
 //! - A machine has one address besides the loopback ones, and no IPv4-mapped IPv6.
 //! - A local shutdown(2) for reading does not exist.
+//! - A Unix domain socket has a receive buffer; on Linux unread bytes count in the sender's.
 //! - On loopback an acknowledgement takes the latency too. With a [latency](Network::set_latency)
 //!   of zero it has arrived at the next call, as on Linux.
 
@@ -219,10 +220,11 @@ impl Network {
         Duration::from_nanos(self.world.borrow().now)
     }
 
-    /// Lets this much time pass. Everything that is due in it happens, in order.
+    /// Lets this much time pass. Everything that is due in it happens, in order. The clock stops at
+    /// 100 years; what would happen later does not happen.
     pub fn advance(&self, time: Duration) {
         let mut world = self.world.borrow_mut();
-        let until = world.now.saturating_add(nanos(time));
+        let until = world.now + nanos(time);
         world.advance(until);
     }
 
@@ -334,18 +336,18 @@ impl Network {
         self.world.borrow().faults
     }
 
-    /// The buffer sizes of connections made from now on that do not choose their own, in bytes, at
-    /// least 1.
+    /// The buffer sizes of connections made from now on that do not choose their own, in bytes: from
+    /// 1 to 1 GiB, and the nearest of these for any other number.
     pub fn set_buffers(&self, send_bytes: usize, receive_bytes: usize) {
         let mut world = self.world.borrow_mut();
         (world.send_bytes, world.receive_bytes) = (send_bytes, receive_bytes);
     }
 
-    /// The ports that the kernel chooses from. Default 32768 to 60999, as on Linux. It chooses no
-    /// port that a listener of the machine has, nor one in use to the same address; if none is left
-    /// the error is EADDRNOTAVAIL.
+    /// The ports that the kernel chooses from, without 0. Default 32768 to 60999, as on Linux. It
+    /// chooses no port that a listener of the machine has, nor one in use to the same address; if
+    /// none is left the error is EADDRNOTAVAIL.
     pub fn set_ports(&self, ports: RangeInclusive<u16>) {
-        self.world.borrow_mut().ports = ports;
+        self.world.borrow_mut().ports = 1.max(*ports.start())..=*ports.end();
     }
 
     /// What happens to connection attempts to this address from now on. Established connections are
@@ -514,7 +516,7 @@ impl Network {
         listeners.filter(|one| matches!(one.owner, end::Owner::Host { .. })).map(|one| one.queue.len()).sum()
     }
 
-    /// From now on it breaks its contract, see [`lie`].
+    /// From now on it breaks its contract, see [`sabotage`].
     #[cfg(test)]
     pub(crate) fn sabotage(&self, kind: sabotage::Sabotage) {
         self.world.borrow_mut().sabotage = Some(kind);

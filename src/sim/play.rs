@@ -15,7 +15,7 @@ use super::end::{Owner, Phase};
 use super::fault::Fault;
 use super::peer::{Peer, PeerListener, PeerSocket};
 use super::script::{PACE, Script, Step};
-use super::time::{FOR_EVER, nanos};
+use super::time::nanos;
 use super::unix::UNIX;
 use super::world::{Happening, World};
 use crate::event::Bytes;
@@ -300,11 +300,9 @@ impl World {
         if let Some(until) = self.plays[index as usize].until {
             return until;
         }
-        let until = self.now.saturating_add(nanos(time));
+        let until = self.now + nanos(time);
         self.plays[index as usize].until = Some(until);
-        if until < FOR_EVER {
-            self.schedule(until, Happening::Play(index));
-        }
+        self.schedule(until, Happening::Play(index));
         until
     }
 
@@ -357,7 +355,7 @@ impl World {
         if died && !std::mem::replace(&mut play.seen_reset, true) {
             play.log(now, "finds its connection broken".into());
         }
-        if let (Reading::Sips { again, .. }, true) = (play.reading, left > 0) {
+        if let (Reading::Sips { bytes: 1.., again, .. }, true) = (play.reading, left > 0) {
             self.schedule_play_at(index, again);
         }
     }
@@ -386,10 +384,10 @@ impl World {
                 }
             }
             Step::Receive(bytes) => {
-                if (play.received.len() as u64) < play.awaited + bytes && !receives_no_more {
+                if (play.received.len() as u64) < play.awaited.saturating_add(*bytes) && !receives_no_more {
                     return false;
                 }
-                play.awaited += bytes;
+                play.awaited = play.awaited.saturating_add(*bytes);
                 if (play.received.len() as u64) < play.awaited {
                     play.cut_short.get_or_insert(play.next);
                 }

@@ -13,7 +13,7 @@ use crate::event::Bytes;
 /// advance on a network without latency.
 pub(super) const PACE: u64 = 10_000;
 
-/// A flood counts as at most this many writes.
+/// A flood counts as at most this many writes, and what is waited for as at most this many bytes.
 const MANY: u64 = 100_000_000;
 
 /// The steps of a scripted peer.
@@ -103,14 +103,14 @@ impl Script {
     pub(crate) fn bytes(&self) -> u64 {
         let flood = |step: &Step| if let Step::Flood { time, .. } = step { (nanos(*time) / PACE).min(MANY) } else { 0 };
         let (sent, received) = self.bytes_each_way();
-        sent + received + self.steps.iter().map(flood).sum::<u64>()
+        sent + received.min(MANY) + self.steps.iter().map(flood).sum::<u64>()
     }
 
     /// The bytes that are sent, without those of floods, and the bytes that are waited for.
     pub(crate) fn bytes_each_way(&self) -> (u64, u64) {
         let received = |step: &Step| if let Step::Receive(bytes) = step { *bytes } else { 0 };
         let sent = self.steps.iter().filter_map(Step::written).map(|bytes| bytes.len() as u64).sum();
-        (sent, self.steps.iter().map(received).sum())
+        (sent, self.steps.iter().map(received).fold(0, u64::saturating_add))
     }
 
     /// Whether it closes or resets the connection.

@@ -6,14 +6,14 @@ use std::io;
 
 use rustix::io::Errno;
 
-use super::host::BareHost;
+use super::host::{BareHost, FILL};
 use crate::kernel_pipe::KernelPipe;
 
 impl BareHost {
     /// Moves nothing if that is the fault, or before an urgent byte, as Linux; or less than there
     /// is, as if the pipe were full of small pieces.
     pub(super) fn fill_pipe(&self, slot: u32, pipe: &mut Option<Box<KernelPipe>>, limit: usize) -> io::Result<usize> {
-        let (mut world, id) = self.on(slot)?;
+        let (mut world, id) = self.on_with_memory(slot, FILL)?;
         let short_read = world.faults.short_read;
         let end = world.ends.get(id).ok_or(Errno::BADF)?;
         let (there, is_split) = (end.incoming.len().min(limit), end.urgent_in.is_some());

@@ -14,6 +14,7 @@ use super::Reach;
 use super::arena::Id;
 use super::end::{End, FinOrder, Owner, Phase, Tuning};
 use super::fault::{Fault, FaultCounts};
+use super::time::{FOR_EVER, nanos};
 use super::time_wait::MINUTE;
 use super::world::{Happening, Packet, Segment, What, World};
 
@@ -175,12 +176,11 @@ impl World {
 
     fn on_segment(&mut self, id: Id, from: Id, segment: Segment) {
         let Some(end) = self.ends.get(id) else { return };
-        let (phase, is_unix, source, target) = (end.phase, end.is_unix(), end.remote, end.local);
+        let (phase, source, target) = (end.phase, end.remote, end.local);
         match phase {
             Phase::SynSent => return,
             Phase::SynReceived if !self.establish(id) => return,
             Phase::SynReceived | Phase::Open => {}
-            Phase::Closed if is_unix => return,
             // Only its descriptor is left.
             Phase::Closed => {
                 let what = What::Segment(segment);
@@ -297,7 +297,8 @@ impl World {
 
     /// Two round trips and Linux's minimum: never so early that a packet in time is sent twice.
     fn retry_first(&self) -> u64 {
-        RETRY_LEAST + 4 * (self.latency + super::time::nanos(self.faults.jitter))
+        let trips = (self.latency + nanos(self.faults.jitter)).saturating_mul(4);
+        RETRY_LEAST.saturating_add(trips).min(FOR_EVER)
     }
 
     pub(super) fn send_ack(&mut self, id: Id) {
@@ -389,7 +390,7 @@ impl World {
     }
 
     /// The addresses are free for another connection.
-    fn unhash(&mut self, id: Id) {
+    pub(super) fn unhash(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
         let flow = (end.machine, end.local, end.remote);
         if self.flows.get(&flow) == Some(&id) {
@@ -490,7 +491,7 @@ impl World {
             return;
         }
         let silent = now - end.heard_at;
-        let due = times.idle + times.interval.saturating_mul(u64::from(end.probes));
+        let due = times.interval.saturating_mul(u64::from(end.probes)).saturating_add(times.idle);
         let dead = match end.tuning.user_timeout {
             Some(limit) => end.probes > 0 && silent >= limit,
             None => end.probes >= times.count,
@@ -522,7 +523,7 @@ impl End {
     }
 
     /// The peer's FIN has arrived.
-    fn note_their_fin(&mut self, now: u64) {
+    pub(super) fn note_their_fin(&mut self, now: u64) {
         (self.gone_at, self.fin_at) = (now, now);
         self.fin_order = match self.fin_order {
             FinOrder::Us if !self.is_fin_acked() => FinOrder::Crossed,
@@ -537,7 +538,7 @@ impl End {
     }
 
     /// The faults of the catalogue that a reset in this state is.
-    fn mark_reset(&self, rows: &mut FaultCounts) {
+    pub(super) fn mark_reset(&self, rows: &mut FaultCounts) {
         if self.phase != Phase::Open {
             return;
         }

@@ -3,6 +3,7 @@
 mod chaos;
 mod cost;
 mod ending;
+mod odd_values;
 mod one_end;
 mod opening;
 mod parity;
@@ -15,6 +16,7 @@ mod unix;
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use rustix::io::Errno;

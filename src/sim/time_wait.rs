@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use super::arena::Id;
 use super::end::{End, FinOrder, Phase};
 use super::fault::Fault;
+use super::unix::UNIX;
 use super::world::{Packet, Segment, What, World};
 
 /// tcp_fin_timeout and the length of TIME-WAIT on Linux.
@@ -80,6 +81,9 @@ impl World {
     /// lost, and begins again (section 3.10.7.4).
     pub(super) fn answer_unknown(&mut self, packet: Packet) {
         let Packet { from, to, source, target, what } = packet;
+        if source.ip() == UNIX {
+            return;
+        }
         let (source, target) = (target, source);
         let now = self.now;
         let waits = to.and_then(|id| self.time_waits.by_end.get_mut(&id).map(|wait| (id, wait)));

@@ -144,7 +144,8 @@ impl World {
             Waits { input: true, .. } if input => Some("input, an end or an error"),
             Waits { room: true, .. } if room => Some("room to write"),
             Waits { handshake: true, .. } if handshake => Some("a result of its handshake"),
-            Waits { end: true, .. } if closed => Some("an end"),
+            // A Unix domain socket that is hung up has no news for a side that has read the end.
+            Waits { end: true, .. } if closed && (!end.is_unix() || end.error.is_some()) => Some("an end"),
             Waits { .. } => None,
         }
     }
@@ -153,8 +154,13 @@ impl World {
     pub(super) fn kernel(&self, id: Id) -> Kernel {
         let Some(end) = self.ends.get(id) else { return Kernel::default() };
         Kernel {
-            acked: if end.died { 0 } else { end.acked.min(end.written) },
-            fin_acked: end.is_fin_acked() && !end.died,
+            acked: match end.died {
+                true => 0,
+                // What was sent is in the peer's own queue.
+                false if end.is_unix() => end.written,
+                false => end.acked.min(end.written),
+            },
+            fin_acked: !end.died && (end.is_fin_acked() || (end.is_unix() && end.finished)),
             finished: end.finished,
             finished_at: end.finished_at,
             peer_finished: end.peer_finished,
@@ -168,7 +174,7 @@ impl World {
             gone_at: end.gone_at,
             order_hidden: end.order_hidden,
             remote: (!end.is_unix()).then_some(end.remote),
-            died: end.died || (end.phase == Phase::Closed && !end.is_done()),
+            died: end.died || (end.phase == Phase::Closed && !end.is_done() && !end.is_unix()),
         }
     }
 

@@ -2,15 +2,16 @@
 //! latency.
 //!
 //! Invariant: apart from their names they are connections over loopback, on an address that no
-//! program can have. What differs is what unix(7) does differently: names instead of ports, no
-//! reset, and a full queue that refuses at once.
+//! program can have. What differs is what unix(7) does differently: names instead of ports, a full
+//! queue that refuses at once, no reset, and a close(2) that the other end notices at once: its
+//! writes fail, and its reads too if bytes of its own were not read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use rustix::io::Errno;
 
 use super::arena::Id;
-use super::end::{End, Owner};
+use super::end::{End, Owner, Phase};
 use super::fault::Fault;
 use super::world::World;
 use crate::net::UnixAddr;
@@ -22,6 +23,11 @@ pub(super) const UNIX: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 255, 255, 254));
 impl End {
     pub(super) fn is_unix(&self) -> bool {
         self.local.ip() == UNIX
+    }
+
+    /// The peer's bytes that have arrived, without its FIN.
+    const fn received_bytes(&self) -> u64 {
+        self.received - self.peer_finished as u64
     }
 }
 
@@ -61,6 +67,44 @@ impl World {
         let id = self.dial(machine, owner, remote, None, options)?;
         self.run_due();
         Ok(id)
+    }
+
+    /// Linux's unix_release_sock: the other end keeps what was written to it, and can write no more.
+    /// It gets an error if its own bytes were not read, or if it was never accepted.
+    pub(super) fn close_unix(&mut self, id: Id) {
+        let now = self.now;
+        self.unhash(id);
+        let Some(end) = self.ends.remove(id) else { return };
+        let Some(peer) = end.peer else { return };
+        self.unhash(peer);
+        let Some(other) = self.ends.get_mut(peer) else { return };
+        // On Linux everything that was written is in the queue of the receiver. Here it may be on its
+        // way, or wait for the window.
+        let is_unread = !end.incoming.is_empty() || other.written > end.received_bytes();
+        let from = other.received_bytes();
+        if from < end.written {
+            if other.incoming.is_empty() {
+                other.unread_since = Some(now);
+            }
+            other.incoming.extend(end.copy_out(from, end.written));
+            other.received += end.written - from;
+        }
+        if is_unread {
+            self.rows.mark(Fault::ClosedWithInputUnread);
+            self.resets += 1;
+            other.mark_reset(&mut self.rows);
+        }
+        other.rest();
+        if !other.peer_finished {
+            other.peer_finished = true;
+            other.received += 1;
+            other.note_their_fin(now);
+        }
+        if is_unread || matches!(end.owner, Owner::Queue(_)) {
+            (other.error, other.died, other.gone_at) = (Some(Errno::CONNRESET), true, now);
+        }
+        other.phase = Phase::Closed;
+        self.edge(peer);
     }
 
     /// The listener with this name. A listener that is closed has removed its file.

@@ -24,7 +24,7 @@ use super::fault::FaultCounts;
 use super::faults::Faults;
 use super::packet::SentPacket;
 use super::play::Playing;
-use super::time::nanos;
+use super::time::{FOR_EVER, nanos};
 use super::time_wait::TimeWaits;
 use super::truth::Truth;
 use super::unix::UNIX;
@@ -138,6 +138,8 @@ pub(super) struct Listener {
     pub(super) accepting: bool,
     /// Handshakes in flight; each already takes a slot in the queue.
     pub(super) pending: usize,
+    /// Its last call lacked memory.
+    pub(super) short: bool,
     /// Scripts that wait for a connection.
     pub(super) plays: VecDeque<u32>,
     /// The script of a connection that finds none waiting.
@@ -157,6 +159,8 @@ pub(super) struct Program {
     /// It is stopped, as by SIGSTOP.
     pub(super) is_frozen: bool,
     pub(super) calls: u64,
+    /// Its last connect lacked memory.
+    pub(super) short: bool,
     /// Polls in a row at the same time that reported nothing and between which nothing was done.
     pub(super) idle_polls: u32,
     /// Polls in a row at the same time between which nothing was done, whatever they reported.
@@ -192,6 +196,9 @@ pub(super) struct World {
     pub(super) rng: Rng,
     /// The seeds that programs get.
     pub(super) seeds: Rng,
+    /// The shortages of memory of calls that had none at first: drawing them from `rng` would change
+    /// what earlier seeds do.
+    shortages: Rng,
     pub(super) faults: Faults,
     /// One way, in nanoseconds.
     pub(super) latency: u64,
@@ -248,6 +255,7 @@ impl World {
             rng: Rng::new(seed),
             // Drawing them from `rng` would change what the seed does to programs without a pool.
             seeds: Rng::new(!seed),
+            shortages: Rng::new(!seed.rotate_left(32)),
             faults: Faults::none(),
             latency: 1_000_000,
             delays: BTreeMap::new(),
@@ -321,6 +329,7 @@ impl World {
             is_gone: false,
             is_frozen: false,
             calls: 0,
+            short: false,
             idle_polls: 0,
             vain_polls: 0,
             idle_at: 0,
@@ -336,6 +345,12 @@ impl World {
 
     pub(super) fn program(&mut self, host: u32) -> &mut Program {
         &mut self.programs[host as usize]
+    }
+
+    /// Draws a shortage of memory, unless the same call had one when it was last made.
+    pub(super) fn shortage(&mut self, was_short: bool) -> Option<Errno> {
+        let is_short = self.shortages.chance(self.faults.no_memory) && !was_short;
+        is_short.then(|| if self.shortages.chance(0.5) { Errno::NOBUFS } else { Errno::NOMEM })
     }
 
     /// The connection that this host holds in this slot.
@@ -355,7 +370,11 @@ impl World {
     // --- the agenda
     // ---------------------------------------------------------------------------------------------
 
+    /// What would happen when the clock has stopped does not happen.
     pub(super) fn schedule(&mut self, at: u64, happening: Happening) {
+        if at > self.now && at >= FOR_EVER {
+            return;
+        }
         self.order += 1;
         self.agenda.push(Entry { at: at.max(self.now), order: self.order, happening });
     }
@@ -384,6 +403,7 @@ impl World {
     }
 
     pub(super) fn advance(&mut self, until: u64) {
+        let until = until.min(FOR_EVER);
         self.run_due();
         while let Some(at) = self.next_at().filter(|at| *at <= until) {
             self.now = at;
@@ -394,9 +414,10 @@ impl World {
 
     /// A program works for this long. What is due meanwhile happens.
     pub(super) fn spend(&mut self, time: u64) {
+        let began = self.now;
         if time > 0 {
-            self.busy = self.busy.saturating_add(time);
-            self.advance(self.now.saturating_add(time));
+            self.advance(began + time);
+            self.busy += self.now - began;
         }
     }
 

@@ -97,6 +97,24 @@ fn every_shortage_of_the_system_is_a_rest() {
     }
 }
 
+/// AC03: epoll has no memory for a listener that is to be watched again: it tries to accept until
+/// there is, so that no later client waits for ever.
+#[test]
+fn a_listener_that_can_not_be_watched_again_accepts_later_clients() {
+    let (mut scene, listener, _peers) = waiting(1, ListenOptions::default());
+    scene.network.set_faults(exhausted());
+    scene.run(ms(50));
+    scene.network.set_faults(Faults { no_memory: 1.0, ..Faults::none() });
+    scene.run(ms(100));
+    assert_eq!(scene.story.pop().as_deref(), Some("connection"));
+    scene.network.set_faults(Faults::none());
+    let _late = scene.peer.connect(listener.addr).expect("begun");
+    scene.run(ms(30));
+    assert_eq!(scene.story.len(), 1, "one error, and nothing reports the late client: {:?}", scene.story);
+    scene.run(ms(100));
+    assert_eq!(scene.story[1..], ["connection"]);
+}
+
 /// AC03: the descriptor of a listener that is closed, or closes after a stop, is one that another
 /// can use: it does not wait for its next try.
 #[test]

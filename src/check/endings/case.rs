@@ -248,16 +248,16 @@ impl Case {
     /// the bytes arrive, it has received exactly this many.
     fn cut_receiving(&self, whole: &Script, byte: u64) -> Script {
         let mut cut = Script::new().stop_reading();
-        let mut received = 0;
+        let mut received = 0_u64;
         let mut steps = whole.steps.iter();
         while let Some(step) = steps.next() {
             let rest = match step {
-                Step::Receive(bytes) if received + bytes < byte => {
+                Step::Receive(bytes) if received.saturating_add(*bytes) < byte => {
                     received += bytes;
                     cut.steps.push(Step::AwaitUnread(received));
                     continue;
                 }
-                Step::Receive(bytes) => Step::Receive(received + bytes - byte),
+                Step::Receive(bytes) => Step::Receive(bytes.saturating_add(received) - byte),
                 Step::ReceiveEnd => Step::ReceiveEnd,
                 Step::StopReading | Step::Sip { .. } | Step::ReadOn => continue,
                 Step::Send(_)

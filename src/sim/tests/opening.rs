@@ -203,6 +203,28 @@ fn a_full_machine_fails_calls_and_loses_nothing() {
 }
 
 #[test]
+fn a_machine_without_memory_fails_each_call_once() {
+    let network = Network::new(1);
+    let mut host = network.host(SERVER);
+    host.listen(0, AT, &ListenOptions::default()).expect("free");
+    network.set_faults(Faults { no_memory: 1.0, ..Faults::none() });
+    let is_short = |error| matches!(error, Errno::NOBUFS | Errno::NOMEM);
+    assert!(is_short(failed(host.connect(0, TOKEN, AT, &SystemOptions::default(), None))));
+    host.connect(0, TOKEN, AT, &SystemOptions::default(), None).expect("a route");
+    host.set_accepting(0, false).expect("this needs no memory");
+    assert!(is_short(failed(host.set_accepting(0, true))));
+    network.advance(SECOND);
+    assert_eq!(news(&mut host, Duration::ZERO), [(TOKEN, flags("out"))], "the listener is not watched");
+    host.set_accepting(0, true).expect("there is memory");
+    assert_eq!(news(&mut host, Duration::ZERO), [(LISTENER, flags("in"))]);
+    assert!(is_short(failed(host.promote(0, 1, TOKEN))));
+    assert_eq!(news(&mut host, Duration::ZERO), [(LISTENER, flags("in"))], "what has moved is not registered");
+    host.register(1, TOKEN).expect("there is memory");
+    assert!(is_short(failed(host.splice_in(1, &mut None, 10))));
+    assert_eq!(host.splice_in(1, &mut None, 10).expect("there is memory"), 0, "and no byte");
+}
+
+#[test]
 fn a_connection_that_was_forgotten_in_the_queue_does_not_hide_the_next_one() {
     let network = Network::new(1);
     let listener = network.peer(SERVER).listen(AT).expect("free");

@@ -5,8 +5,10 @@
 //! More scripts: `FINALE_SEEDS=0..20000 cargo test sim::tests::parity`.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
+use crate::net::UnixAddr;
 use crate::net::os::Os;
 
 /// One call, on the client (0) or the accepted connection (1).
@@ -24,6 +26,12 @@ enum Call {
     Acknowledged(u32),
     Peek(u32),
     Poll,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Transport {
+    Tcp,
+    Unix,
 }
 
 const CALLS: usize = 14;
@@ -146,11 +154,24 @@ impl Player<'_> {
     }
 }
 
-/// The transcript of the script on one network.
-fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
+/// A connection to a listener, begun over TCP or a Unix domain socket.
+fn connect(net: &mut dyn Net, transport: Transport) {
+    let options = (ListenOptions::default(), SystemOptions::default());
+    if transport == Transport::Unix {
+        static NAMES: AtomicU32 = AtomicU32::new(0);
+        let number = NAMES.fetch_add(1, Ordering::Relaxed);
+        let addr = UnixAddr::abstract_name(format!("finale-parity-{}-{number}", std::process::id()));
+        net.listen_unix(0, &addr, &options.0).expect("a new name");
+        return net.connect_unix(0, TOKEN, &addr, &options.1).expect("connected");
+    }
     let any = "127.0.0.1:0".parse().expect("an address");
-    let addr = net.listen(0, any, &ListenOptions::default()).expect("loopback has a free port");
-    net.connect(0, TOKEN, addr, &SystemOptions::default(), None).expect("begun");
+    let addr = net.listen(0, any, &options.0).expect("loopback has a free port");
+    net.connect(0, TOKEN, addr, &options.1, None).expect("begun");
+}
+
+/// The transcript of the script on one network.
+fn play(net: &mut dyn Net, transport: Transport, calls: &[Call]) -> Vec<String> {
+    connect(net, transport);
     let mut listening = false;
     while !listening {
         let news = &mut |token: Token, _| listening |= token == LISTENER;
@@ -173,14 +194,14 @@ fn play(net: &mut dyn Net, calls: &[Call]) -> Vec<String> {
     story
 }
 
-fn on_linux(calls: &[Call]) -> Vec<String> {
-    play(&mut Os::new().expect("a machine with epoll"), calls)
+fn on_linux(transport: Transport, calls: &[Call]) -> Vec<String> {
+    play(&mut Os::new().expect("a machine with epoll"), transport, calls)
 }
 
-fn simulated(calls: &[Call]) -> Vec<String> {
+fn simulated(transport: Transport, calls: &[Call]) -> Vec<String> {
     let network = Network::new(1);
     network.set_latency(Duration::ZERO);
-    play(&mut network.host(IpAddr::V4(Ipv4Addr::LOCALHOST)), calls)
+    play(&mut network.host(IpAddr::V4(Ipv4Addr::LOCALHOST)), transport, calls)
 }
 
 /// Both transcripts next to each other, with differences marked.
@@ -200,24 +221,33 @@ fn seeds() -> Range<u64> {
 
 #[test]
 fn the_simulated_network_answers_every_call_as_linux_does() {
+    compare(Transport::Tcp);
+}
+
+#[test]
+fn simulated_unix_domain_sockets_answer_every_call_as_those_of_linux_do() {
+    compare(Transport::Unix);
+}
+
+fn compare(transport: Transport) {
     let (mut bad, mut repeated) = (Vec::new(), 0);
     let seeds = seeds();
     for seed in seeds.clone() {
         let calls = script(seed);
-        let expected = simulated(&calls);
-        let mut story = on_linux(&calls);
+        let expected = simulated(transport, &calls);
+        let mut story = on_linux(transport, &calls);
         for _ in 1..TRIES {
             if story == expected {
                 break;
             }
             repeated += 1;
-            story = on_linux(&calls);
+            story = on_linux(transport, &calls);
         }
         if story != expected {
             bad.push(format!("seed {seed}: Linux, and simulated\n{}", columns(&story, &expected)));
         }
     }
-    println!("{} scripts from seeds {seeds:?}, {repeated} repeated on Linux", seeds.end - seeds.start);
+    println!("{transport:?}: {} scripts from seeds {seeds:?}, {repeated} repeated on Linux", seeds.end - seeds.start);
     bad.truncate(5);
     assert!(bad.is_empty(), "{}\nagain: FINALE_SEEDS=A..B with that seed", bad.join("\n"));
 }

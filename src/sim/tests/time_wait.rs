@@ -56,6 +56,22 @@ fn both_sides_are_in_time_wait_after_fins_that_cross() {
     assert_eq!((states(&network, SERVER), states(&network, CLIENT)), (vec!["TIME-WAIT"], vec!["TIME-WAIT"]));
 }
 
+/// RFC 9293 section 3.6.1, case 3: CLOSING, and then TIME-WAIT on both sides.
+#[test]
+fn a_close_after_fins_that_have_crossed_changes_no_state() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    host.finish(0).expect("open");
+    peer.finish();
+    network.advance(MS);
+    assert_eq!((states(&network, SERVER), states(&network, CLIENT)), (vec!["CLOSING"], vec!["CLOSING"]));
+    host.finish(0).expect("the second call has no effect");
+    host.close(0);
+    peer.close();
+    assert_eq!((states(&network, SERVER), states(&network, CLIENT)), (vec!["CLOSING"], vec!["CLOSING"]));
+    network.advance(MS);
+    assert_eq!((states(&network, SERVER), states(&network, CLIENT)), (vec!["TIME-WAIT"], vec!["TIME-WAIT"]));
+}
+
 /// The server has finished first, and the acknowledgement of the peer's FIN will be lost. `is_held`:
 /// a program still has the descriptor.
 fn lost_acknowledgement(is_held: bool) -> (Network, Host, PeerSocket) {

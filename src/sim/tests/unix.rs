@@ -60,3 +60,63 @@ fn names_use_up_no_ports() {
     let tcp = host.listen(3, SocketAddr::new(SERVER, 0), &ListenOptions::default()).expect("the only port is free");
     assert_eq!(tcp.port(), 5000);
 }
+
+/// A host that has accepted a script's connection: slot 0, registered, its first edges taken.
+fn accepted_unix() -> (Network, Host, PeerSocket) {
+    let network = Network::new(1);
+    network.set_buffers(1_000, 100);
+    let mut host = network.host(SERVER);
+    let addr = UnixAddr::abstract_name("app");
+    host.listen_unix(0, &addr, &ListenOptions::default()).expect("a new name");
+    let peer = network.peer(SERVER).connect_unix(&addr).expect("it listens");
+    host.accept(0, 0).expect("one waits");
+    host.register(0, TOKEN).expect("there is room");
+    assert_eq!(news(&mut host, Duration::ZERO), [(TOKEN, flags("out"))]);
+    (network, host, peer)
+}
+
+/// As on Linux 6.18: SHUTDOWN_MASK on the other end, and ECONNRESET if its bytes were not read.
+#[test]
+fn a_peer_that_closes_hangs_up_at_once() {
+    let (network, mut host, peer) = accepted_unix();
+    peer.send(&[7; 300]);
+    peer.close();
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup hup"));
+    assert_eq!(failed(host.send(0, b"x", false)), Errno::PIPE);
+    host.finish(0).expect("shutdown(2) succeeds");
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup hup"));
+    assert!(host.acknowledged(0).expect("no error"));
+    assert_eq!((read(&mut host), read(&mut host)), (Ok(vec![7; 300]), Ok(vec![])));
+    host.close(0);
+    assert_eq!(network.open_connections(), 0);
+}
+
+#[test]
+fn a_peer_that_closes_and_has_not_read_everything_resets_after_its_last_byte() {
+    let (network, mut host, peer) = accepted_unix();
+    host.send(0, b"unread", false).expect("room");
+    peer.send(b"answer");
+    peer.finish();
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup"));
+    peer.close();
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup hup err"));
+    assert_eq!(failed(host.send(0, b"x", false)), Errno::PIPE);
+    assert_eq!((read(&mut host), read(&mut host)), (Ok(b"answer".to_vec()), Err(Errno::CONNRESET)));
+    assert_eq!((read(&mut host), host.take_error(0).is_none()), (Ok(vec![]), true));
+    host.close(0);
+    assert_eq!(network.open_connections(), 0);
+}
+
+#[test]
+fn a_client_that_was_never_accepted_is_reset_with_its_listener() {
+    let network = Network::new(1);
+    let (mut host, peer) = (network.host(SERVER), network.peer(SERVER));
+    let addr = UnixAddr::abstract_name("app");
+    let listener = peer.listen_unix(&addr, &ListenOptions::default()).expect("a new name");
+    host.connect_unix(0, TOKEN, &addr, &SystemOptions::default()).expect("it listens");
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("out"));
+    listener.close();
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup hup err"));
+    assert_eq!(failed(host.send(0, b"x", false)), Errno::PIPE);
+    assert_eq!((read(&mut host), read(&mut host)), (Err(Errno::CONNRESET), Ok(vec![])));
+}
