@@ -97,8 +97,10 @@ impl Tuning {
     }
 }
 
-/// Among the calls that can lack memory, the number of the query for unread bytes.
+/// Among the calls that can lack memory, the numbers of the queries for unread bytes and for what
+/// the peer has taken.
 pub(super) const PEEK: u8 = 1;
+pub(super) const TAKEN: u8 = 6;
 
 pub(super) struct End {
     pub(super) owner: Owner,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use super::arena::{Id, place};
-use super::end::{End, Owner, PEEK, Phase, Probing};
+use super::end::{End, Owner, PEEK, Phase, Probing, TAKEN};
 use super::fault::Fault;
 use super::time::nanos;
 use super::truth::Closed;
@@ -460,7 +460,7 @@ impl Net for BareHost {
     }
 
     fn time_since_acked(&mut self, slot: u32) -> io::Result<Option<Duration>> {
-        let (world, id) = self.on_with_memory(slot, 5)?;
+        let (world, id) = self.on_with_memory(slot, TAKEN)?;
         let end = world.ends.get(id).filter(|end| end.phase == Phase::Open && !end.is_unix());
         Ok(end.map(|end| Duration::from_nanos(world.now - end.taken_at)))
     }

@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use super::Network;
 use super::arena::Id;
-use super::end::{FinOrder, Phase};
+use super::end::{FinOrder, Phase, TAKEN};
 use super::world::{Source, World};
 use crate::net::Token;
 use crate::options::IdleDirection;
@@ -60,7 +60,7 @@ pub(crate) struct Kernel {
     /// When the other kernel last took bytes of ours. After the connection is dead no program can
     /// query that, but it may have done so before.
     pub(crate) taken_at: u64,
-    /// Its program can query that time.
+    /// Its program can query that time, and its last query has not lacked memory.
     pub(crate) can_ask: bool,
     /// Whose FIN was first; and when the peer's came, or what killed the connection, in
     /// nanoseconds.
@@ -169,7 +169,7 @@ impl World {
             unread_since: end.unread_since.filter(|_| !end.incoming.is_empty()),
             // For a Unix domain socket no program can query when.
             taken_at: if end.is_unix() { 0 } else { end.taken_at },
-            can_ask: end.phase == Phase::Open && !end.is_unix(),
+            can_ask: end.phase == Phase::Open && !end.is_unix() && end.short & 1 << TAKEN == 0,
             fin_order: end.fin_order,
             gone_at: end.gone_at,
             order_hidden: end.order_hidden,
