@@ -337,6 +337,9 @@ impl Net for BareHost {
         let was_short = world.listeners.get(id).is_some_and(|listener| listener.short);
         // To remove a descriptor from epoll takes no memory.
         let shortage = if accepting { world.shortage(was_short) } else { None };
+        if shortage.is_some() {
+            world.rows.mark(Fault::AcceptExhausted);
+        }
         let listener = world.listeners.get_mut(id).ok_or(Errno::BADF)?;
         listener.short = shortage.is_some();
         listener.accepting = accepting && shortage.is_none();
