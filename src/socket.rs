@@ -320,6 +320,13 @@ impl<'a> Socket<'a> {
     pub fn set_idle_timeout(&mut self, limit: impl Into<Option<Duration>>) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.idle_ms = limit.into().and_then(millis));
+            self.restart_idle_timeout();
+        }
+    }
+
+    /// Restarts the idle timeout at the next call of `next`.
+    pub(crate) fn restart_idle_timeout(&mut self) {
+        if self.living().is_some() {
             self.request(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }
