@@ -34,10 +34,11 @@ use crate::stream::{Stream, Streams};
 ///   or after these 30 s.
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
 ///   s to take them, by a deadline of the dead side that replaces its own. Then both are destroyed.
-/// - If a sink closes before its source has ended (the program called `end()`, or
+/// - If a sink ends before its source (the program called `end()`, or
 ///   [`allow_half_open`](crate::ListenOptions::allow_half_open) is off), the source is destroyed
-///   too, because its bytes have no destination. What waits for the source is sent first. If an end
-///   was passed to it already, it has its close timeout to finish.
+///   when it sends more, or when the sink closes, because its bytes have no destination. What waits
+///   for the source is sent first. If an end was passed to it already, it has its close timeout to
+///   finish.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
 ///   other side follows. A side is also silent while the other one takes what our kernel has for it.
 ///   So give both an [idle timeout](crate::ListenOptions::idle_timeout), restart the one that expires
@@ -165,7 +166,8 @@ impl Pipes {
     ///
     /// It replaces a pipe that either of them has in this direction: a source that was held for
     /// another sink continues with this one, and one that has lost its sink stays held until
-    /// [`resume`](crate::Socket::resume).
+    /// [`release`](crate::Socket::release). If the queue of the sink is full already, the source is
+    /// held until it has drained.
     ///
     /// # Errors
     /// [`Error::Gone`] if one of them has delivered `close`. [`Error::UnixSink`] if the sink is a
@@ -185,6 +187,11 @@ impl Pipes {
             && old != source
         {
             self.ways.remove(old);
+        }
+        if context.stream(sink).is_some_and(|mut sink| is_full(&mut sink) && sink.request_drain())
+            && let Some(mut source) = context.stream(source)
+        {
+            source.hold();
         }
         self.catch_up(context, source, sink);
         Ok(())
@@ -221,7 +228,7 @@ impl Pipes {
     }
 
     /// Removes a socket from its pipes, and changes neither it nor the others. A source that was
-    /// held because its sink was full stays held until [`resume`](crate::Socket::resume), and one whose
+    /// held because its sink was full stays held until [`release`](crate::Socket::release), and one whose
     /// other side is closed keeps the deadline that it got with that.
     pub fn unpipe(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
@@ -263,7 +270,7 @@ impl Pipes {
             },
             Event::Spliced(count) => match self.sink_of(id) {
                 Some(sink) => {
-                    let written = socket.socket().forward(sink);
+                    let written = socket.forward(sink);
                     self.passed_on(socket, sink, *count, &written);
                     true
                 }
@@ -316,12 +323,24 @@ impl Pipes {
     }
 
     /// Bytes were written to the sink. The source is held while it is full.
-    fn passed_on(&self, socket: &mut impl Stream, sink: SocketId, count: usize, written: &Result<Backpressure, Error>) {
+    fn passed_on(
+        &mut self,
+        socket: &mut impl Stream,
+        sink: SocketId,
+        count: usize,
+        written: &Result<Backpressure, Error>,
+    ) {
         match written {
             Ok(Backpressure::Room) => {}
             Ok(Backpressure::Full) => socket.hold(),
             // It has failed or was destroyed. Its `close` decides about this side.
             Err(Error::Gone) if socket.get(sink).is_some() => {}
+            // It has ended, and will close: what waits for this side is sent first.
+            Err(Error::WriteAfterEnd) if socket.get(sink).is_some() => {
+                if !self.to_nobody(socket) {
+                    self.leave(socket);
+                }
+            }
             // The bytes would be lost without a trace.
             Err(_) => socket.destroy(),
         }
@@ -386,7 +405,8 @@ impl Pipes {
         if source.end_called() {
             source.discard();
             self.doomed.insert(source.id(), ());
-        } else {
+        } else if self.doomed.get(source.id()).is_none() {
+            // Its sink has not ended before it has closed.
             self.doom(source);
         }
     }
@@ -414,4 +434,9 @@ impl Pipes {
 fn check_open(context: &mut impl Streams, id: SocketId) -> Result<(), Error> {
     let is_open = context.stream(id).is_some_and(|socket| socket.state() != State::Closed);
     if is_open { Ok(()) } else { Err(Error::Gone) }
+}
+
+/// Whether the queue of this sink is full.
+fn is_full(sink: &mut impl Stream) -> bool {
+    sink.queued_bytes() >= sink.socket().high_water_mark()
 }

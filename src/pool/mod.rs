@@ -247,7 +247,7 @@ impl Pool {
                 continue;
             }
             let Some(Member::Ready(age)) = self.members.get(id).copied() else { return None };
-            // It counts for the request from now on. A `timeout` while it was unused was nobody's.
+            // It counts for the request from now on. A `timeout` before was the pool's.
             socket.socket().restart_idle_timeout();
             self.put(id, Some(Member::Leased(Lease::new(ticket, age, &socket))));
             self.waiting.pop_front();

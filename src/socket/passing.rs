@@ -12,8 +12,8 @@ use crate::target::Target;
 
 impl Socket<'_> {
     /// Stops reading until [`release`](Socket::release), as [`pause`](Socket::pause) does until
-    /// `resume`, and independently of it: for code between the socket and the program, which must
-    /// not undo a pause of the program's own. [`resume`](Socket::resume) ends both.
+    /// [`resume`](Socket::resume), and independently of it: for code between the socket and the
+    /// program. Neither undoes what the other has done. [`discard`](Socket::discard) ends both.
     pub fn hold(&mut self) {
         self.stop_reading(Flags::HELD);
     }

@@ -226,7 +226,7 @@ fn use_renews_the_idle_time_and_ends_the_deadline_of_its_borrower() {
     assert_eq!(scene.stats().expired, 1, "unused for the whole time");
 }
 
-/// The idle timeout of an unused socket is delivered to nobody, and stops until it is restarted.
+/// The idle timeout of an unused socket is not delivered to the program, and stops until it is restarted.
 #[test]
 fn an_idle_timeout_counts_from_the_lease_whatever_it_counts() {
     for direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {

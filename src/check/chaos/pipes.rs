@@ -90,7 +90,7 @@ impl RunState {
     /// Checks what the pipe has done to the sink: passed on what came, and nothing else.
     fn check_sink(
         &mut self,
-        model: &SocketModel,
+        model: &mut SocketModel,
         socket: &mut Socket<'_>,
         event: &Event<'_>,
         sink: &mut SocketModel,
@@ -125,9 +125,14 @@ impl RunState {
                     )
                 })
             }
-            Event::Data(_) | Event::Spliced(_) => must(!before.end_called || model.destroy_called, Rule::Bytes, || {
-                format!("{} takes no bytes any more, and the data are lost", before.id)
-            }),
+            Event::Data(_) | Event::Spliced(_) if before.end_called && !model.destroy_called && !model.discards => {
+                // What waits for the source is sent first.
+                model.deadline = model.deadline.or(Some(self.now() + FLUSH_LIMIT));
+                must(socket.queued_bytes() > 0 && !model.is_paused, Rule::Bytes, || {
+                    format!("{} takes no bytes any more, and the data are lost", before.id)
+                })
+            }
+            Event::Data(_) | Event::Spliced(_) => Ok(()),
             Event::Drain => must(!sink.is_paused || sink.destroy_called || sink.had_error, Rule::Progress, || {
                 format!("there is room, and {} is still paused", before.id)
             }),
@@ -169,7 +174,9 @@ impl RunState {
         })?;
         must(!sink.is_paused, Rule::Progress, || format!("{} lost its source, and is still paused", before.id))?;
         if state.is_connected() {
-            sink.deadline = Some(self.now() + FLUSH_LIMIT);
+            // It counts from the first bytes that came after the end of the other side.
+            let since_data = sink.deadline.filter(|_| ending.is_clean());
+            sink.deadline = since_data.or(Some(self.now() + FLUSH_LIMIT));
         }
         Ok(())
     }

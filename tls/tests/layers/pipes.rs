@@ -302,3 +302,35 @@ fn a_record_that_was_changed_cuts_the_other_side_although_the_peer_stays() {
     assert!(proxy.network.now() - begun < Duration::from_secs(1));
     assert!(client.has_fin() && !client.has_end());
 }
+
+/// The next bytes were requested in a kernel pipe while the sink had no TLS.
+#[test]
+fn a_long_stream_that_is_piped_elsewhere_is_encrypted_from_there_on() {
+    let (mut proxy, mut client, listener, configs) = Proxy::begun((false, false));
+    let accept = |proxy: &mut Proxy, listener: &PeerListener, client: &mut End| loop {
+        proxy.step();
+        client.turn();
+        if let Some(socket) = listener.accept() {
+            return socket;
+        }
+    };
+    let mut backend = End::new(accept(&mut proxy, &listener, &mut client), None);
+    client.write(&vec![7; 100_000]);
+    proxy.play(&mut [&mut client, &mut backend]);
+    assert_eq!(backend.data.len(), 100_000);
+
+    let elsewhere = std::net::SocketAddr::new(THERE, 81);
+    let listener = proxy.network.peer(THERE).listen(elsewhere).expect("a free port");
+    let name = "localhost".try_into().expect("a name");
+    proxy.tls.connect_to(elsewhere.into(), &configs.client, name).expect("a good configuration");
+    let mut context = proxy.tls.context(proxy.reactor.context());
+    let sink = context.connect(elsewhere.into(), ConnectOptions::default()).expect("begun");
+    proxy.pipes.pipe(&mut context, proxy.ids[0], sink).expect("both are open");
+    let mut secure = End::new(accept(&mut proxy, &listener, &mut client), Some(configs.server()));
+    proxy.play(&mut [&mut client, &mut secure]);
+    client.write(&vec![8; 100_000]);
+    client.end();
+    proxy.play(&mut [&mut client, &mut secure]);
+    assert_eq!((secure.data.len(), secure.has_end()), (100_000, true), "{:?}", proxy.seen.last());
+    assert!(secure.data.iter().all(|byte| *byte == 8));
+}
