@@ -304,15 +304,7 @@ impl Pipes {
                 }
                 None => self.to_nobody(socket),
             },
-            Event::End => {
-                let sink = self.sink_of(id);
-                if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
-                    sink.end();
-                    self.share_limits(&mut sink);
-                }
-                self.share_limits(socket);
-                sink.is_some() || self.doomed.get(id).is_some()
-            }
+            Event::End => self.ended(socket),
             Event::Drain => self.drained(socket),
             Event::PeerEnded(PeerEnd::Reset) => {
                 if self.sink_of(id).is_some() {
@@ -383,6 +375,17 @@ impl Pipes {
         if count >= self.bulk_bytes {
             socket.splice_next(sink);
         }
+    }
+
+    /// The end of a source is passed on.
+    fn ended(&mut self, socket: &mut impl Stream) -> bool {
+        let sink = self.sink_of(socket.id());
+        if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
+            sink.end();
+            self.share_limits(&mut sink);
+        }
+        self.share_limits(socket);
+        sink.is_some() || self.doomed.get(socket.id()).is_some()
     }
 
     /// Bytes of a doomed socket have no destination: its peer gets a reset, unless bytes for it
