@@ -220,10 +220,12 @@ impl<'a> Socket<'a> {
         self.stop_reading(Flags::PAUSED);
     }
 
-    /// Continues reading after [`pause`](Socket::pause) or [`hold`](Socket::hold).
+    /// Continues reading after [`pause`](Socket::pause). A socket that is [held](Socket::hold), for
+    /// example because the sink of its pipe is full, continues when it is
+    /// [released](Socket::release).
     #[doc(alias = "uv_read_start")]
     pub fn resume(&mut self) {
-        self.continue_reading(Flags::STOPPED);
+        self.continue_reading(Flags::PAUSED);
     }
 
     /// Whether the socket is paused or [held](Socket::hold).
@@ -238,8 +240,8 @@ impl<'a> Socket<'a> {
         self.entry().is_some_and(|entry| entry.flags.has(Flags::DISCARD))
     }
 
-    /// Discards what is read from now on: no more `data`, but `end` is still delivered. It resumes
-    /// a paused socket. After `end()` this is the lingering close: our side does not reset the
+    /// Discards what is read from now on: no more `data`, but `end` is still delivered. It ends a
+    /// [`pause`](Socket::pause) and a [`hold`](Socket::hold). After `end()` this is the lingering close: our side does not reset the
     /// answer over unread bytes, and the peer has the [close
     /// timeout](crate::ListenOptions::close_timeout), counted from our FIN or from the last byte
     /// that it took, to finish.
@@ -250,7 +252,7 @@ impl<'a> Socket<'a> {
             let extra = self.context.table.extra_mut(self.slot);
             (extra.fill, extra.spliced) = (None, None);
         }
-        self.resume();
+        self.continue_reading(Flags::STOPPED);
         self.request(Flags::DISCARD);
     }
 
@@ -322,6 +324,13 @@ impl<'a> Socket<'a> {
     pub fn set_idle_timeout(&mut self, limit: impl Into<Option<Duration>>) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.idle_ms = limit.into().and_then(millis));
+            self.restart_idle_timeout();
+        }
+    }
+
+    /// Restarts the idle timeout at the next call of `next`.
+    pub(crate) fn restart_idle_timeout(&mut self) {
+        if self.living().is_some() {
             self.request(Flags::IDLE);
             self.context.table.file_later(self.slot);
         }

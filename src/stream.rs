@@ -112,6 +112,12 @@ pub trait Stream {
     fn request_drain(&mut self) -> bool;
     /// [`Socket::splice_next`], if the bytes can go to this sink without this process seeing them.
     fn splice_next(&mut self, sink: SocketId);
+    /// [`Socket::forward`], if the bytes can go to this sink as they are. A layer that changes them
+    /// refuses, also in front of the sink, and they are delivered as `data`.
+    ///
+    /// # Errors
+    /// As `Socket::forward`, and [`Error::Gone`] for such a layer.
+    fn forward(&mut self, sink: SocketId) -> Result<Backpressure, Error>;
 }
 
 /// The reactor, as a layer on its sockets sees it: a [`Context`], or what finds and opens the
@@ -273,5 +279,9 @@ impl Stream for Socket<'_> {
 
     fn splice_next(&mut self, _sink: SocketId) {
         Socket::splice_next(self);
+    }
+
+    fn forward(&mut self, sink: SocketId) -> Result<Backpressure, Error> {
+        Socket::forward(self, sink)
     }
 }

@@ -116,6 +116,12 @@ pub(super) fn can_serve(socket: &mut impl Stream) -> bool {
     is_open && is_read && !socket.destroy_called() && socket.queued_bytes() == 0
 }
 
+/// Whether the peer has ended or broken the connection of a lease.
+pub(super) fn was_dropped(socket: &impl Stream) -> bool {
+    let is_ours = socket.end_called() || socket.destroy_called();
+    socket.peer_ended() || (socket.state() != State::Open && !is_ours)
+}
+
 /// Ends it in order. What the peer still sends is dropped.
 pub(super) fn leave(socket: &mut impl Stream) {
     socket.discard();

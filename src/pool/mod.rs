@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
 use back_off::BackOff;
-use member::{Age, Clock, Lease, Member, can_serve, leave};
+use member::{Age, Clock, Lease, Member, can_serve, leave, was_dropped};
 pub use options::{PoolOptions, PoolStats};
 pub use reply::{PoolEvent, PoolReply, RetrySafety, Ticket};
 
@@ -247,6 +247,8 @@ impl Pool {
                 continue;
             }
             let Some(Member::Ready(age)) = self.members.get(id).copied() else { return None };
+            // It counts for the request from now on. A `timeout` before was the pool's.
+            socket.socket().restart_idle_timeout();
             self.put(id, Some(Member::Leased(Lease::new(ticket, age, &socket))));
             self.waiting.pop_front();
             self.stats.granted += 1;
@@ -313,13 +315,13 @@ impl Pool {
     ///   answer, if there is one, would go to the next request. So a protocol without answers needs
     ///   a connection for each request.
     ///
-    /// The socket's deadline is removed; its idle timeout stays.
+    /// The socket's deadline is removed. Its idle timeout stays, and restarts with each lease.
     pub fn give_back(&mut self, ticket: Ticket, context: &mut impl Streams) {
         let Some((lease, mut socket)) = self.find_lease(ticket, context) else { return };
         let id = socket.id();
         let (can_serve, is_unanswered) = (can_serve(&mut socket), lease.is_unanswered(&socket));
-        // A program that does not wait for its answer says nothing about the server.
-        let has_served = self.lease_is_over(&lease, socket.bytes_read(), can_serve);
+        // A program that does not wait for its answer, or ends by itself, says nothing about the server.
+        let has_served = self.lease_is_over(&lease, socket.bytes_read(), !was_dropped(&socket));
         if can_serve && !is_unanswered && !self.is_closed {
             // It belonged to the request.
             socket.socket().set_deadline(None);

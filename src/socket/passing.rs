@@ -7,13 +7,14 @@ use crate::error::Error;
 use crate::id::SocketId;
 use crate::kernel_pipe::KernelPipe;
 use crate::lifecycle::State;
+use crate::options::Settings;
 use crate::table::entry::Flags;
 use crate::target::Target;
 
 impl Socket<'_> {
     /// Stops reading until [`release`](Socket::release), as [`pause`](Socket::pause) does until
-    /// `resume`, and independently of it: for code between the socket and the program, which must
-    /// not undo a pause of the program's own. [`resume`](Socket::resume) ends both.
+    /// [`resume`](Socket::resume), and independently of it: for code between the socket and the
+    /// program. Neither undoes what the other has done. [`discard`](Socket::discard) ends both.
     pub fn hold(&mut self) {
         self.stop_reading(Flags::HELD);
     }
@@ -21,6 +22,56 @@ impl Socket<'_> {
     /// Ends a [`hold`](Socket::hold). A socket that the program has paused stays paused.
     pub fn release(&mut self) {
         self.continue_reading(Flags::HELD);
+    }
+
+    /// Whether it is held, whether it is paused or not.
+    pub(crate) fn is_held(&self) -> bool {
+        self.entry().is_some_and(|entry| entry.flags.has(Flags::HELD))
+    }
+
+    /// The [half-closed timeout](crate::ListenOptions::half_closed_timeout), in milliseconds.
+    pub(crate) fn half_closed_ms(&self) -> Option<u64> {
+        self.settings().and_then(|settings| settings.half_closed_ms)
+    }
+
+    /// Sets and restarts it.
+    pub(crate) fn set_half_closed_ms(&mut self, ms: Option<u64>) {
+        self.set_limit(Flags::LIMIT, |settings| settings.half_closed_ms = ms);
+    }
+
+    /// The [write timeout](crate::ListenOptions::write_timeout), in milliseconds.
+    pub(crate) fn write_ms(&self) -> Option<u64> {
+        self.settings().and_then(|settings| settings.write_ms)
+    }
+
+    /// Sets and restarts it.
+    pub(crate) fn set_write_ms(&mut self, ms: Option<u64>) {
+        self.set_limit(Flags::WRITE, |settings| settings.write_ms = ms);
+    }
+
+    /// Sets [`notify_peer_ended`](crate::ListenOptions::notify_peer_ended). Returns whether that
+    /// changes it.
+    pub(crate) fn set_notify_peer_ended(&mut self, on: bool) -> bool {
+        let changes = self.living().is_some() && self.settings().is_some_and(|it| it.notify_peer_ended != on);
+        if changes {
+            self.context.table.change_settings(self.slot, |settings| settings.notify_peer_ended = on);
+            self.context.table.wake(self.slot);
+        }
+        changes
+    }
+
+    fn set_limit(&mut self, clock: Flags, change: impl FnOnce(&mut Settings)) {
+        if self.living().is_some() {
+            self.context.table.change_settings(self.slot, change);
+            self.request(clock);
+            self.context.table.file_later(self.slot);
+        }
+    }
+
+    /// Whether our side ends, and a limit of silence applies until the connection is over.
+    pub(crate) fn is_bounded_after_end(&self) -> bool {
+        let is_bounded = |settings: &Settings| settings.close_ms.is_some() && settings.half_closed_ms.is_some();
+        self.end_called() && self.settings().is_some_and(is_bounded)
     }
 
     /// The common part of `pause` and `hold`.

@@ -172,3 +172,56 @@ fn a_stop_with_a_grace_ends_a_stream_whose_source_is_silent_and_one_without_wait
         assert_eq!((client.read().len(), client.has_fin(), client.is_reset()), (19, ends, false));
     }
 }
+
+/// The sink has ended and is not closed, and its source sends more.
+#[test]
+fn what_waits_for_a_source_is_sent_before_it_follows_a_sink_that_has_ended() {
+    let (mut proxy, client, backend) = Proxy::joined();
+    backend.send(&[b'x'; 250_000]);
+    proxy.run(SECOND);
+    let sink = proxy.ids()[1];
+    proxy.reactor.socket(sink).expect("it lives").end();
+    for _ in 0..5 {
+        proxy.run(SECOND);
+        client.send(b"more");
+    }
+    assert!(backend.has_fin() && !client.is_reset(), "something still waits");
+    assert!(proxy.read_all(&client, 20) > 190_000 && client.is_reset());
+    proxy.run(30 * SECOND);
+    assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
+    // Nothing is read any more, and the source sends without pause.
+    let (mut proxy, client, backend) = Proxy::joined();
+    backend.send(&[b'x'; 250_000]);
+    proxy.run(SECOND);
+    let sink = proxy.ids()[1];
+    proxy.reactor.socket(sink).expect("it lives").end();
+    for _ in 0..32 {
+        client.send(b"more");
+        proxy.run(SECOND);
+    }
+    assert!(client.is_reset(), "its time counts from the first bytes");
+    // The stream for the source is complete.
+    let one_sided = ConnectOptions::default().allow_half_open(false);
+    let (mut proxy, client, backend) = Proxy::joined_with(ListenOptions::default(), one_sided);
+    backend.send(&[b'x'; 150_000]);
+    backend.finish();
+    proxy.run(SECOND);
+    client.send(b"more");
+    proxy.run(SECOND);
+    assert_eq!(proxy.read_all(&client, 20), 150_000);
+    assert!(client.has_fin() && !client.is_reset());
+}
+
+#[test]
+fn a_sink_that_is_full_before_it_is_piped_holds_its_source() {
+    let (mut proxy, client, backend) =
+        Proxy::joined_with(ListenOptions::default(), ConnectOptions::default().write_limit(200_000));
+    let [source, sink] = [0, 1].map(|at| proxy.ids()[at]);
+    proxy.pipes.unpipe(source);
+    proxy.reactor.socket(sink).expect("it lives").write_owned(vec![b'x'; 500_000]).expect("it takes them");
+    client.send(&[b'x'; 100_000]);
+    proxy.pipes.join(&mut proxy.reactor.context(), source, sink).expect("TCP");
+    proxy.run(SECOND);
+    assert!(proxy.reactor.socket(source).expect("it lives").is_paused());
+    assert_eq!(proxy.read_all(&backend, 20), 600_000);
+}

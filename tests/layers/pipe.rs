@@ -441,6 +441,21 @@ fn a_pause_of_the_program_outlives_a_drain_and_a_resume_ends_it() {
     assert_eq!(got + proxy.read_all(&backend, 40), 1_000_000);
 }
 
+/// A limit on the rate of a source, as a program makes it of pauses.
+#[test]
+fn a_source_that_is_resumed_while_its_sink_is_full_does_not_fill_it_further() {
+    let (mut proxy, client, backend) =
+        Proxy::joined_with(ListenOptions::default(), ConnectOptions::default().write_limit(200_000));
+    client.send(&[b'x'; 1_000_000]);
+    let source = proxy.ids()[0];
+    for _ in 0..10 {
+        proxy.run(SECOND);
+        proxy.reactor.socket(source).expect("it lives").pause();
+        proxy.reactor.socket(source).expect("it lives").resume();
+    }
+    assert_eq!(proxy.read_all(&backend, 40), 1_000_000);
+}
+
 #[test]
 fn a_side_that_the_program_has_paused_does_not_outlive_the_other() {
     for is_paused in [false, true] {

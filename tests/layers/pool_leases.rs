@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{PeerSocket, Reach};
 use finale::{
-    ConnectOptions, ConnectionErrorKind, Event, Pool, PoolEvent, PoolOptions, PoolReply, Reactor, RetrySafety, Socket,
+    ConnectOptions, ConnectionErrorKind, Event, IdleDirection, Pool, PoolEvent, PoolOptions, PoolReply, Reactor,
+    RetrySafety, Socket,
 };
 
 use super::pool_scene::{SECOND, SERVER, Scene, THERE, ms};
@@ -225,6 +226,24 @@ fn use_renews_the_idle_time_and_ends_the_deadline_of_its_borrower() {
     assert_eq!(scene.stats().expired, 1, "unused for the whole time");
 }
 
+/// The idle timeout of an unused socket is not delivered to the program, and stops until it is restarted.
+#[test]
+fn an_idle_timeout_counts_from_the_lease_whatever_it_counts() {
+    for direction in [IdleDirection::Both, IdleDirection::Read, IdleDirection::Write] {
+        for unused in [ms(900), 3 * SECOND] {
+            let connect = ConnectOptions::default().idle_timeout(SECOND).idle_direction(direction);
+            let mut scene = Scene::with(PoolOptions::default().size(1), connect);
+            scene.run(unused);
+            let id = scene.lend();
+            scene.write(id, b"question");
+            scene.run(ms(980));
+            assert!(scene.told.is_empty(), "{direction:?}, {unused:?}: {:?}", scene.told);
+            scene.run(ms(50));
+            assert_eq!(scene.told, ["Timeout"], "{direction:?}, {unused:?}");
+        }
+    }
+}
+
 /// A server that never finishes keeps what the pool has ended, and the pool continues.
 #[test]
 fn sockets_that_are_ending_are_bounded_and_do_not_stop_the_pool() {
@@ -271,18 +290,24 @@ fn sockets_that_a_borrower_has_written_to_are_ended_in_order_and_the_next_one_wa
 /// A program that does not wait for its answers says nothing about the server.
 #[test]
 fn a_server_whose_answers_are_not_waited_for_is_not_down() {
-    let mut scene = Scene::new(PoolOptions::default().size(2).back_off(10 * SECOND, 10 * SECOND));
-    scene.run(ms(10));
-    let mut server = Vec::new();
-    for _ in 0..50 {
-        let id = scene.lend();
-        scene.write(id, b"question");
+    type Borrow = fn(&mut Scene, finale::SocketId);
+    let sent: Borrow = |scene, _| scene.run(ms(10));
+    let unsent: Borrow = |_, _| {};
+    let ended: Borrow = |scene, id| scene.reactor.socket(id).expect("it lives").end();
+    for borrow in [sent, unsent, ended] {
+        let mut scene = Scene::new(PoolOptions::default().size(2).back_off(10 * SECOND, 10 * SECOND));
         scene.run(ms(10));
-        scene.give_back(id);
-        scene.run(ms(10));
-        server.extend(scene.accepted());
-        server.extract_if(.., |peer| peer.has_fin()).for_each(PeerSocket::close);
-        scene.run(ms(10));
+        let mut server = Vec::new();
+        for _ in 0..50 {
+            let id = scene.lend();
+            scene.write(id, b"question");
+            borrow(&mut scene, id);
+            scene.give_back(id);
+            scene.run(ms(10));
+            server.extend(scene.accepted());
+            server.extract_if(.., |peer| peer.has_fin()).for_each(PeerSocket::close);
+            scene.run(ms(10));
+        }
     }
 }
 

@@ -311,7 +311,7 @@ fn a_socket_that_leaves_its_pipe_in_a_long_stream_loses_nothing() {
     proxy.run(SECOND);
     let source = proxy.ids()[0];
     proxy.pipes.unpipe(source);
-    proxy.reactor.socket(source).expect("it lives").resume();
+    proxy.reactor.socket(source).expect("it lives").release();
     client.finish();
     proxy.collects = true;
     for _ in 0..20 {

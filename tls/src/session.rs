@@ -181,6 +181,7 @@ impl Session {
         self.phase = Phase::Handshaking;
         self.is_paused |= socket.is_paused();
         socket.resume();
+        socket.release();
         socket.set_farewell(true);
         out.clear();
         let progress = self.connection.receive(&mut [], &mut Vec::new(), out);
@@ -442,7 +443,7 @@ impl Session {
     }
 
     pub(crate) fn continue_reading(&mut self, socket: &mut Socket<'_>, is_release: bool) {
-        self.is_held = false;
+        self.is_held &= !is_release;
         self.is_paused &= is_release;
         match self.phase {
             Phase::Ready if is_release => socket.release(),

@@ -58,6 +58,12 @@ impl<'a> TlsSocket<'a> {
         self.session()?.failure.as_ref()
     }
 
+    /// Whether bytes go from here to this sink as they are: they have to be encrypted if either has a
+    /// session.
+    fn is_plain_to(&self, sink: SocketId) -> bool {
+        !self.is_tls() && self.core.sessions.get(sink).is_none()
+    }
+
     /// Calls the session, or the socket if there is none.
     fn with<T>(
         &mut self,
@@ -231,6 +237,7 @@ impl Stream for TlsSocket<'_> {
         if self.is_tls() {
             // It still has to be decrypted, up to close_notify.
             self.resume();
+            self.release();
             self.core.limit_linger(&mut self.socket);
         }
     }
@@ -268,11 +275,15 @@ impl Stream for TlsSocket<'_> {
         }
     }
 
-    /// Only from one socket without TLS to another: others have to be encrypted.
     fn splice_next(&mut self, sink: SocketId) {
-        if !self.is_tls() && self.core.sessions.get(sink).is_none() {
+        if self.is_plain_to(sink) {
             self.socket.splice_next();
         }
+    }
+
+    /// The request may have been for another sink.
+    fn forward(&mut self, sink: SocketId) -> Result<Backpressure, Error> {
+        if self.is_plain_to(sink) { self.socket.forward(sink) } else { Err(Error::Gone) }
     }
 }
 

@@ -26,6 +26,25 @@ struct SinkBefore {
     queued: usize,
     /// Whether a write to it is queued.
     accepts_writes: bool,
+    limits: Limits,
+}
+
+/// The half-closed and the write timeout: a pair that is alive shares them.
+type Limits = [Option<u64>; 2];
+
+fn limits_of(socket: &Socket<'_>) -> Limits {
+    socket.settings().map_or([None; 2], |settings| [settings.half_closed_ms, settings.write_ms])
+}
+
+/// A limit that the pipe has changed counts from now.
+fn note_limits(model: &mut SocketModel, before: Limits, socket: &Socket<'_>, now: u64) {
+    let after = limits_of(socket);
+    if after[0] != before[0] {
+        model.changed_at = now;
+    }
+    if after[1] != before[1] {
+        model.queued_from = now;
+    }
 }
 
 impl SinkBefore {
@@ -33,7 +52,8 @@ impl SinkBefore {
         let state = other.state();
         // Until its error is delivered, a broken socket takes writes.
         let accepts_writes = !other.destroy_called() && !other.end_called() && !had_error;
-        Self { id: other.id(), state, end_called: other.end_called(), queued: other.queued_bytes(), accepts_writes }
+        let (id, end_called, queued) = (other.id(), other.end_called(), other.queued_bytes());
+        Self { id, state, end_called, queued, accepts_writes, limits: limits_of(other) }
     }
 }
 
@@ -65,7 +85,9 @@ impl RunState {
             self.models.push(sink);
             seen?;
         }
+        let limits = limits_of(socket);
         let is_passed_on = self.pipes.handle(socket, event);
+        note_limits(model, limits, socket, self.now());
         must(is_passed_on || bytes_in(event).is_none(), Rule::Bytes, || "data, and no pipe took them".to_owned())?;
         if let Some(bytes) = socket.spliced() {
             // The sink takes nothing any more: they are delivered once more, as data.
@@ -90,7 +112,7 @@ impl RunState {
     /// Checks what the pipe has done to the sink: passed on what came, and nothing else.
     fn check_sink(
         &mut self,
-        model: &SocketModel,
+        model: &mut SocketModel,
         socket: &mut Socket<'_>,
         event: &Event<'_>,
         sink: &mut SocketModel,
@@ -104,6 +126,7 @@ impl RunState {
             sink.written += count as u64;
             sink.queued_from = if before.queued == 0 { self.now() } else { sink.queued_from };
         }
+        note_limits(sink, before.limits, &other, self.now());
         self.observe(sink, &other);
         let end_called = sink.end_called && !had_ended;
         must(!end_called || matches!(event, Event::End), Rule::HonestClose, || {
@@ -125,9 +148,14 @@ impl RunState {
                     )
                 })
             }
-            Event::Data(_) | Event::Spliced(_) => must(!before.end_called || model.destroy_called, Rule::Bytes, || {
-                format!("{} takes no bytes any more, and the data are lost", before.id)
-            }),
+            Event::Data(_) | Event::Spliced(_) if before.end_called && !model.destroy_called && !model.discards => {
+                // What waits for the source is sent first.
+                model.deadline = model.deadline.or(Some(self.now() + FLUSH_LIMIT));
+                must(socket.queued_bytes() > 0 && !model.is_paused, Rule::Bytes, || {
+                    format!("{} takes no bytes any more, and the data are lost", before.id)
+                })
+            }
+            Event::Data(_) | Event::Spliced(_) => Ok(()),
             Event::Drain => must(!sink.is_paused || sink.destroy_called || sink.had_error, Rule::Progress, || {
                 format!("there is room, and {} is still paused", before.id)
             }),
@@ -169,7 +197,9 @@ impl RunState {
         })?;
         must(!sink.is_paused, Rule::Progress, || format!("{} lost its source, and is still paused", before.id))?;
         if state.is_connected() {
-            sink.deadline = Some(self.now() + FLUSH_LIMIT);
+            // It counts from the first bytes that came after the end of the other side.
+            let since_data = sink.deadline.filter(|_| ending.is_clean());
+            sink.deadline = since_data.or(Some(self.now() + FLUSH_LIMIT));
         }
         Ok(())
     }

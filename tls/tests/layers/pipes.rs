@@ -70,7 +70,11 @@ impl Proxy {
     }
 
     fn step(&mut self) {
-        let until = self.network.now() + Duration::from_millis(5);
+        self.run(Duration::from_millis(5));
+    }
+
+    fn run(&mut self, time: Duration) {
+        let until = self.network.now() + time;
         while let Some((mut socket, event)) = self.reactor.next_before(until).expect("it continues") {
             let mut events = self.tls.handle(&mut socket, event);
             while let Some((mut socket, event)) = events.next() {
@@ -301,4 +305,72 @@ fn a_record_that_was_changed_cuts_the_other_side_although_the_peer_stays() {
     assert!(backend.knows_that_it_is_cut(), "{:?}", proxy.seen);
     assert!(proxy.network.now() - begun < Duration::from_secs(1));
     assert!(client.has_fin() && !client.has_end());
+}
+
+/// The next bytes were requested in a kernel pipe while the sink had no TLS.
+#[test]
+fn a_long_stream_that_is_piped_elsewhere_is_encrypted_from_there_on() {
+    let (mut proxy, mut client, listener, configs) = Proxy::begun((false, false));
+    let accept = |proxy: &mut Proxy, listener: &PeerListener, client: &mut End| loop {
+        proxy.step();
+        client.turn();
+        if let Some(socket) = listener.accept() {
+            return socket;
+        }
+    };
+    let mut backend = End::new(accept(&mut proxy, &listener, &mut client), None);
+    client.write(&vec![7; 100_000]);
+    proxy.play(&mut [&mut client, &mut backend]);
+    assert_eq!(backend.data.len(), 100_000);
+
+    let elsewhere = std::net::SocketAddr::new(THERE, 81);
+    let listener = proxy.network.peer(THERE).listen(elsewhere).expect("a free port");
+    let name = "localhost".try_into().expect("a name");
+    proxy.tls.connect_to(elsewhere.into(), &configs.client, name).expect("a good configuration");
+    let mut context = proxy.tls.context(proxy.reactor.context());
+    let sink = context.connect(elsewhere.into(), ConnectOptions::default()).expect("begun");
+    proxy.pipes.pipe(&mut context, proxy.ids[0], sink).expect("both are open");
+    let mut secure = End::new(accept(&mut proxy, &listener, &mut client), Some(configs.server()));
+    proxy.play(&mut [&mut client, &mut secure]);
+    client.write(&vec![8; 100_000]);
+    client.end();
+    proxy.play(&mut [&mut client, &mut secure]);
+    assert_eq!((secure.data.len(), secure.has_end()), (100_000, true), "{:?}", proxy.seen.last());
+    assert!(secure.data.iter().all(|byte| *byte == 8));
+}
+
+/// By the default limits: the client has finished, and its stream is taken slowly.
+#[test]
+fn a_stream_that_has_ended_is_not_given_up_while_the_other_side_takes_it() {
+    const BYTES: usize = 125_000;
+    for sides in SIDES {
+        let (mut proxy, mut client, listener, configs) = Proxy::begun(sides);
+        proxy.network.set_buffers(16 * 1024, 8 * 1024);
+        let socket = loop {
+            proxy.step();
+            client.turn();
+            if let Some(socket) = listener.accept() {
+                break socket;
+            }
+        };
+        let mut backend = End::new(socket, sides.1.then(|| configs.server()));
+        proxy.play(&mut [&mut client, &mut backend]);
+        backend.is_slow = true;
+        client.write(&vec![7; BYTES]);
+        client.end();
+        let begun = proxy.network.now();
+        while !backend.has_end() && !backend.is_reset() {
+            proxy.run(Duration::from_secs(25));
+            backend.is_slow = false;
+            backend.turn();
+            backend.is_slow = true;
+            client.turn();
+        }
+        let lived = proxy.network.now() - begun;
+        assert_eq!((backend.data.len(), backend.has_end()), (BYTES, true), "{sides:?}, {lived:?}: {:?}", proxy.seen);
+        assert!(lived > Duration::from_secs(330), "{sides:?}: {lived:?}");
+        backend.end();
+        proxy.play(&mut [&mut client, &mut backend]);
+        assert!(client.has_end() && proxy.tls.is_empty(), "{sides:?}");
+    }
 }

@@ -84,8 +84,8 @@ fn a_paused_stream_does_not_end_by_itself() {
 }
 
 #[test]
-fn a_hold_and_a_pause_are_independent_and_resume_ends_both() {
-    for (first_release, waits) in [(true, true), (false, false)] {
+fn a_hold_and_a_pause_are_independent() {
+    for first_release in [true, false] {
         let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
         let mut id = None;
         let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
@@ -101,9 +101,9 @@ fn a_hold_and_a_pause_are_independent_and_resume_ends_both() {
         let id = id.expect("connected");
         with(&mut scene, id, |socket| if first_release { socket.release() } else { socket.resume() });
         scene.play(&mut peer, &mut |_, _| {});
-        assert_eq!(scene.data.is_empty(), waits);
-        with(&mut scene, id, |socket| assert_eq!(socket.is_paused(), waits));
-        with(&mut scene, id, |socket| socket.resume());
+        assert!(scene.data.is_empty());
+        with(&mut scene, id, |socket| assert!(socket.is_paused()));
+        with(&mut scene, id, |socket| if first_release { socket.resume() } else { socket.release() });
         scene.play(&mut peer, &mut |_, _| {});
         assert_eq!(scene.data, b"request");
     }
