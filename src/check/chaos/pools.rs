@@ -337,6 +337,8 @@ impl Run {
         };
         must(model.driver == Driver::Pooled, Rule::Identity, || format!("{id} is leased twice"))?;
         model.driver = Driver::Leased;
+        // The idle time restarts with each lease.
+        (model.idle_from, model.reported_idle) = (now, None);
         pool_model.leased.push(Lease { ticket, id, read, written });
         if let Some(front) = request.front {
             self.join(host, index, front, (id, ticket));
