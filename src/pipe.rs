@@ -1,9 +1,9 @@
 //! Pipes from one socket to another, as in a proxy: half-closes, failures and back-pressure pass
 //! through.
 //!
-//! Invariant: built on the public API, but for the limits that one side of a pair has for both
-//! ([`Pipes::share_limits`]). A pipe holds a socket only while the queue of its
-//! sink is full, so at most the sink's high-water mark and one read wait there.
+//! Invariant: built on the public API, but for the half-closed timeout, which [`Pipes::ended`]
+//! switches off. A pipe holds a socket only while the queue of its sink is full, so at most the
+//! sink's high-water mark and one read wait there.
 
 use std::time::{Duration, Instant};
 
@@ -40,12 +40,11 @@ use crate::stream::{Stream, Streams};
 ///   when it sends more, or when the sink closes, because its bytes have no destination. What waits
 ///   for the source is sent first. If an end was passed to it already, it has its close timeout to
 ///   finish.
-/// - Two joined sockets are alive while either moves. So the
-///   [half-closed timeout](crate::ListenOptions::half_closed_timeout) of a side does not count after
-///   its end was passed on, since the other side has its own close and half-closed timeouts then. It
-///   does not count either while the side is held and one of its directions has ended: until the
-///   other side has drained, it counts there as a [write
-///   timeout](crate::ListenOptions::write_timeout), if that is shorter than its own.
+/// - A side whose end was passed on waits for the other side of the pair, which may take its bytes
+///   slowly. So its [half-closed timeout](crate::ListenOptions::half_closed_timeout) is off from then
+///   on, if the other side has a close and a half-closed timeout: these bound the pair, and so does
+///   the [ending timeout](crate::ListenOptions::ending_timeout). A side whose end is unread while it
+///   is held keeps its own: the other side has that time to take 64 KiB.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
 ///   other side follows. A side is also silent while the other one takes what our kernel has for it.
 ///   So give both an [idle timeout](crate::ListenOptions::idle_timeout), restart the one that expires
@@ -88,13 +87,6 @@ pub struct Pipes {
     /// Sockets that are dead, with bytes that are unread because they are paused or held: when
     /// their sinks must have taken them.
     unread: SocketMap<Instant>,
-    /// Half-closed timeouts that are off, in milliseconds: a limit of the other side bounds the pair.
-    half_closed: SocketMap<u64>,
-    /// Held sockets whose `peer-ended` was requested for [`Pipes::share_limits`], and not by the
-    /// program.
-    notices: SocketMap<()>,
-    /// Write timeouts of sockets that bound a pair by another one meanwhile.
-    write: SocketMap<Option<u64>>,
     allow_unix_sinks: bool,
     /// See [`BULK_BYTES`].
     bulk_bytes: usize,
@@ -115,9 +107,6 @@ impl Default for Pipes {
             sources: SocketMap::new(),
             doomed: SocketMap::new(),
             unread: SocketMap::new(),
-            half_closed: SocketMap::new(),
-            notices: SocketMap::new(),
-            write: SocketMap::new(),
             allow_unix_sinks: false,
             bulk_bytes: BULK_BYTES,
         }
@@ -174,7 +163,10 @@ impl Pipes {
     pub fn join(&mut self, context: &mut impl Streams, one: SocketId, other: SocketId) -> Result<(), Error> {
         self.check_sink(context, one)?;
         self.pipe(context, one, other)?;
-        self.pipe(context, other, one)
+        self.pipe(context, other, one)?;
+        // Its end may have been passed on before there was a pair.
+        self.catch_up(context, one);
+        Ok(())
     }
 
     /// A pipe in one direction: `sink` gets the bytes and the end of `source`. An end that was
@@ -192,12 +184,6 @@ impl Pipes {
     pub fn pipe(&mut self, context: &mut impl Streams, source: SocketId, sink: SocketId) -> Result<(), Error> {
         check_open(context, source)?;
         self.check_sink(context, sink)?;
-        for id in [Some(source), Some(sink), self.sink_of(source), self.source_of(sink)].into_iter().flatten() {
-            if let Some(mut side) = context.stream(id) {
-                self.restore_limit(&mut side);
-                self.restore_write(&mut side);
-            }
-        }
         if let Some(old) = self.ways.insert(source, sink)
             && old != sink
         {
@@ -216,20 +202,17 @@ impl Pipes {
         {
             source.hold();
         }
-        self.catch_up(context, source, sink);
-        for id in [source, sink] {
-            context.stream(id).into_iter().for_each(|mut side| self.share_limits(&mut side));
-        }
+        self.catch_up(context, source);
         Ok(())
     }
 
     /// Passes on what was delivered before there was a pipe.
-    fn catch_up(&mut self, context: &mut impl Streams, source: SocketId, sink: SocketId) {
+    fn catch_up(&mut self, context: &mut impl Streams, source: SocketId) {
         let Some(mut source) = context.stream(source) else { return };
         match source.state() {
             State::Broken => self.wait_for_sink(&mut source),
             State::PeerFinished | State::LastFlush | State::Closing | State::Confirmed | State::HandedOff => {
-                source.get(sink).into_iter().for_each(|mut sink| sink.end());
+                self.ended(&mut source);
             }
             State::Created
             | State::Resolving
@@ -255,9 +238,8 @@ impl Pipes {
 
     /// Removes a socket from its pipes, and changes neither it nor the others. A source that was
     /// held because its sink was full stays held until [`release`](crate::Socket::release), and one whose
-    /// other side is closed keeps the deadline that it got with that. One whose end was passed on, or
-    /// that was held with an end unread, has no half-closed timeout any more, unless it is piped
-    /// again; its ending timeout stays.
+    /// other side is closed keeps the deadline that it got with that. One whose end was passed on
+    /// has no half-closed timeout any more; its ending timeout stays.
     pub fn unpipe(&mut self, id: SocketId) {
         if let Some(sink) = self.ways.remove(id) {
             self.sources.remove(sink);
@@ -312,10 +294,6 @@ impl Pipes {
                 }
                 false
             }
-            Event::PeerEnded(PeerEnd::Fin) => {
-                self.share_limits(socket);
-                self.notices.get(id).is_some()
-            }
             // The stream of a layer has failed, and its socket may need some time to close.
             Event::Error(_) if !socket.state().is_final() => {
                 self.closed(socket, false);
@@ -331,6 +309,7 @@ impl Pipes {
             | Event::Connection
             | Event::Filled
             | Event::Timeout
+            | Event::PeerEnded(PeerEnd::Fin)
             | Event::Error(_)
             | Event::Timer(_)
             | Event::Woken
@@ -357,10 +336,7 @@ impl Pipes {
     ) {
         match written {
             Ok(Backpressure::Room) => {}
-            Ok(Backpressure::Full) => {
-                socket.hold();
-                self.share_limits(socket);
-            }
+            Ok(Backpressure::Full) => socket.hold(),
             // It has failed or was destroyed. Its `close` decides about this side.
             Err(Error::Gone) if socket.get(sink).is_some() => {}
             // It has ended, and will close: what waits for this side is sent first.
@@ -377,15 +353,19 @@ impl Pipes {
         }
     }
 
-    /// The end of a source is passed on.
+    /// The end of a source is passed on. If the sink sends to the source in turn, it bounds the pair:
+    /// when one of its limits ends it, the source is ended, too.
     fn ended(&mut self, socket: &mut impl Stream) -> bool {
-        let sink = self.sink_of(socket.id());
-        if let Some(mut sink) = sink.and_then(|sink| socket.get(sink)) {
+        let id = socket.id();
+        let sink = self.sink_of(id);
+        let bounds_both = sink.and_then(|sink| socket.get(sink)).is_some_and(|mut sink| {
             sink.end();
-            self.share_limits(&mut sink);
+            self.sink_of(sink.id()) == Some(id) && sink.socket().is_bounded_after_end()
+        });
+        if bounds_both && socket.state() == State::PeerFinished {
+            socket.socket().switch_half_closed_timeout_off();
         }
-        self.share_limits(socket);
-        sink.is_some() || self.doomed.get(socket.id()).is_some()
+        sink.is_some() || self.doomed.get(id).is_some()
     }
 
     /// Bytes of a doomed socket have no destination: its peer gets a reset, unless bytes for it
@@ -400,7 +380,6 @@ impl Pipes {
 
     /// There is room again: the source continues.
     fn drained(&mut self, socket: &mut impl Stream) -> bool {
-        self.restore_write(socket);
         if self.doomed.remove(socket.id()).is_some() {
             socket.destroy();
             return true;
@@ -408,56 +387,8 @@ impl Pipes {
         let source = self.source_of(socket.id());
         if let Some(mut source) = source.and_then(|source| socket.get(source)) {
             source.release();
-            self.restore_limit(&mut source);
         }
-        self.share_limits(socket);
         source.is_some()
-    }
-
-    /// Two joined sockets are alive while either moves: one may have nothing to do while the other
-    /// takes what waits for it. So the half-closed timeout of this side is off while a limit of
-    /// silence of the other one bounds both.
-    fn share_limits(&mut self, side: &mut impl Stream) {
-        let id = side.id();
-        let Some(other) = self.sink_of(id).filter(|other| self.source_of(id) == Some(*other)) else { return };
-        let Some(ms) = side.socket().half_closed_ms() else { return };
-        let is_passed_on = side.state() == State::PeerFinished;
-        let is_held = side.socket().is_held();
-        if is_held && !side.peer_ended() && side.socket().set_notify_peer_ended(true) {
-            self.notices.insert(id, ());
-        }
-        let is_held = is_held && (side.peer_ended() || side.end_called());
-        let Some(mut sink) = side.get(other) else { return };
-        if is_passed_on && sink.socket().is_bounded_after_end() {
-            // A sink that fails takes this side along.
-        } else if is_held && sink.socket().queued_bytes() > 0 && sink.request_drain() {
-            // The sink may stay open for ever, so it gets this limit until it has drained.
-            let own = sink.socket().write_ms();
-            sink.socket().set_write_ms(Some(own.unwrap_or(ms).min(ms)));
-            if self.write.get(other).is_none() {
-                self.write.insert(other, own);
-            }
-        } else {
-            return;
-        }
-        drop(sink);
-        side.socket().set_half_closed_ms(None);
-        self.half_closed.insert(id, ms);
-    }
-
-    fn restore_limit(&mut self, side: &mut impl Stream) {
-        if let Some(ms) = self.half_closed.remove(side.id()) {
-            side.socket().set_half_closed_ms(Some(ms));
-        }
-        if self.notices.remove(side.id()).is_some() {
-            side.socket().set_notify_peer_ended(false);
-        }
-    }
-
-    fn restore_write(&mut self, side: &mut impl Stream) {
-        if let Some(ms) = self.write.remove(side.id()) {
-            side.socket().set_write_ms(ms);
-        }
     }
 
     /// One side is closed or has failed, and the others that depend on it follow.
@@ -467,9 +398,6 @@ impl Pipes {
         // It was held up to its deadline. The last bytes of a source may fill its sink, too.
         let is_unread = socket.is_paused() && self.unread.get(id).is_some_and(|until| *until <= socket.socket().now());
         self.unpipe(id);
-        self.half_closed.remove(id);
-        self.notices.remove(id);
-        self.write.remove(id);
         if is_clean {
             // Its bytes were passed on. Its source has no sink any more.
             if let Some(mut source) = source.and_then(|source| socket.get(source)) {
@@ -489,7 +417,6 @@ impl Pipes {
     /// The bytes of this source have no destination any more. What waits for it is sent first, and
     /// its end if one was passed on.
     fn leave(&mut self, source: &mut impl Stream) {
-        self.restore_limit(source);
         let state = source.state();
         if state.is_final() || (state.is_connected() && !state.can_read()) {
             return; // It has ended.

@@ -20,7 +20,6 @@ impl Pool {
             self.dice = Rng::new(self.options.seed.unwrap_or_else(|| context.context().seed()));
         }
         let now = context.context().now();
-        self.forget_closed(context);
         self.back_off.count(now, self.options.size, &mut self.dice);
         self.expire(context, now);
         self.refuse_late(now);
@@ -40,16 +39,6 @@ impl Pool {
         }
         self.set_timer(context, now);
         self.is_changed = false;
-    }
-
-    /// If a request waits, forgets sockets whose `close` was not passed to the pool: they would hold
-    /// their places for ever.
-    fn forget_closed(&mut self, context: &mut impl Streams) {
-        if self.waiting.len() > self.ready.len() {
-            let is_gone = |(id, _)| context.stream(id).is_none().then_some(id);
-            let gone: Vec<SocketId> = self.members.iter().filter_map(is_gone).collect();
-            gone.into_iter().for_each(|id| self.put(id, None));
-        }
     }
 
     /// Sockets that are of use, or will be.

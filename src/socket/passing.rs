@@ -24,46 +24,10 @@ impl Socket<'_> {
         self.continue_reading(Flags::HELD);
     }
 
-    /// Whether it is held, whether it is paused or not.
-    pub(crate) fn is_held(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::HELD))
-    }
-
-    /// The [half-closed timeout](crate::ListenOptions::half_closed_timeout), in milliseconds.
-    pub(crate) fn half_closed_ms(&self) -> Option<u64> {
-        self.settings().and_then(|settings| settings.half_closed_ms)
-    }
-
-    /// Sets and restarts it.
-    pub(crate) fn set_half_closed_ms(&mut self, ms: Option<u64>) {
-        self.set_limit(Flags::LIMIT, |settings| settings.half_closed_ms = ms);
-    }
-
-    /// The [write timeout](crate::ListenOptions::write_timeout), in milliseconds.
-    pub(crate) fn write_ms(&self) -> Option<u64> {
-        self.settings().and_then(|settings| settings.write_ms)
-    }
-
-    /// Sets and restarts it.
-    pub(crate) fn set_write_ms(&mut self, ms: Option<u64>) {
-        self.set_limit(Flags::WRITE, |settings| settings.write_ms = ms);
-    }
-
-    /// Sets [`notify_peer_ended`](crate::ListenOptions::notify_peer_ended). Returns whether that
-    /// changes it.
-    pub(crate) fn set_notify_peer_ended(&mut self, on: bool) -> bool {
-        let changes = self.living().is_some() && self.settings().is_some_and(|it| it.notify_peer_ended != on);
-        if changes {
-            self.context.table.change_settings(self.slot, |settings| settings.notify_peer_ended = on);
-            self.context.table.wake(self.slot);
-        }
-        changes
-    }
-
-    fn set_limit(&mut self, clock: Flags, change: impl FnOnce(&mut Settings)) {
+    /// Switches the [half-closed timeout](crate::ListenOptions::half_closed_timeout) off.
+    pub(crate) fn switch_half_closed_timeout_off(&mut self) {
         if self.living().is_some() {
-            self.context.table.change_settings(self.slot, change);
-            self.request(clock);
+            self.context.table.change_settings(self.slot, |settings| settings.half_closed_ms = None);
             self.context.table.file_later(self.slot);
         }
     }

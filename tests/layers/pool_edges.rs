@@ -46,36 +46,6 @@ fn a_pool_does_nothing_in_another_reactor() {
     }
 }
 
-/// The program has handled the `close` of sockets that were being opened, or were ending, itself.
-#[test]
-fn sockets_whose_end_was_not_passed_to_the_pool_hold_no_place() {
-    let run = |scene: &mut Scene| {
-        let until = scene.network.now() + ms(10);
-        while let Some((mut socket, event)) = scene.reactor.next_before(until).expect("it continues") {
-            if !matches!(event, Event::Error(_) | Event::Close(_)) {
-                scene.pool.handle(&mut socket, &event);
-            }
-        }
-    };
-    // Two that are being opened.
-    let mut scene = Scene::new(PoolOptions::default().size(2));
-    scene.go_down();
-    scene.pool.open(&mut scene.reactor.context());
-    run(&mut scene);
-    assert_eq!((scene.stats().opening, scene.reactor.len()), (2, 0));
-    scene.listener = Some(scene.peer.listen(SERVER).expect("a free port"));
-    scene.lend();
-    // One after another that is ending.
-    let mut scene = Scene::new(PoolOptions::default().size(1));
-    for _ in 0..4 {
-        let id = scene.lend();
-        scene.write(id, b"log line");
-        scene.give_back(id);
-        scene.accepted().into_iter().for_each(PeerSocket::close);
-        run(&mut scene);
-    }
-}
-
 /// The program has handled the `close` of a leased socket itself.
 #[test]
 fn a_lease_whose_end_was_not_passed_to_the_pool_holds_no_place() {

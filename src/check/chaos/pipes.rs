@@ -26,25 +26,6 @@ struct SinkBefore {
     queued: usize,
     /// Whether a write to it is queued.
     accepts_writes: bool,
-    limits: Limits,
-}
-
-/// The half-closed and the write timeout: a pair that is alive shares them.
-type Limits = [Option<u64>; 2];
-
-fn limits_of(socket: &Socket<'_>) -> Limits {
-    socket.settings().map_or([None; 2], |settings| [settings.half_closed_ms, settings.write_ms])
-}
-
-/// A limit that the pipe has changed counts from now.
-fn note_limits(model: &mut SocketModel, before: Limits, socket: &Socket<'_>, now: u64) {
-    let after = limits_of(socket);
-    if after[0] != before[0] {
-        model.changed_at = now;
-    }
-    if after[1] != before[1] {
-        model.queued_from = now;
-    }
 }
 
 impl SinkBefore {
@@ -52,8 +33,7 @@ impl SinkBefore {
         let state = other.state();
         // Until its error is delivered, a broken socket takes writes.
         let accepts_writes = !other.destroy_called() && !other.end_called() && !had_error;
-        let (id, end_called, queued) = (other.id(), other.end_called(), other.queued_bytes());
-        Self { id, state, end_called, queued, accepts_writes, limits: limits_of(other) }
+        Self { id: other.id(), state, end_called: other.end_called(), queued: other.queued_bytes(), accepts_writes }
     }
 }
 
@@ -85,9 +65,7 @@ impl RunState {
             self.models.push(sink);
             seen?;
         }
-        let limits = limits_of(socket);
         let is_passed_on = self.pipes.handle(socket, event);
-        note_limits(model, limits, socket, self.now());
         must(is_passed_on || bytes_in(event).is_none(), Rule::Bytes, || "data, and no pipe took them".to_owned())?;
         if let Some(bytes) = socket.spliced() {
             // The sink takes nothing any more: they are delivered once more, as data.
@@ -126,7 +104,6 @@ impl RunState {
             sink.written += count as u64;
             sink.queued_from = if before.queued == 0 { self.now() } else { sink.queued_from };
         }
-        note_limits(sink, before.limits, &other, self.now());
         self.observe(sink, &other);
         let end_called = sink.end_called && !had_ended;
         must(!end_called || matches!(event, Event::End), Rule::HonestClose, || {
