@@ -241,8 +241,8 @@ impl<'a> Socket<'a> {
     }
 
     /// Discards what is read from now on: no more `data`, but `end` is still delivered. It ends a
-    /// [`pause`](Socket::pause) and a [`hold`](Socket::hold). After `end()` this is the lingering close: our side does not reset the
-    /// answer over unread bytes, and the peer has the [close
+    /// [`pause`](Socket::pause) and a [`hold`](Socket::hold). After `end()` this is the lingering
+    /// close: our side does not reset the answer over unread bytes, and the peer has the [close
     /// timeout](crate::ListenOptions::close_timeout), counted from our FIN or from the last byte
     /// that it took, to finish.
     pub fn discard(&mut self) {

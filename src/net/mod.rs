@@ -280,7 +280,7 @@ pub trait Net {
     fn local_addr(&self, slot: u32) -> io::Result<SocketAddr>;
 
     /// Looks a host name up, off this thread. [`looked_up`](Net::looked_up) has the result. After an
-    /// error it was not begun, and the reactor tries again.
+    /// error it was not begun; if that passes (EAGAIN, ENOMEM), the reactor tries again.
     fn lookup(&mut self, token: Token, host: &str, port: u16) -> io::Result<()>;
 
     /// The result of this lookup is no longer needed. A lookup that has not begun can be dropped.

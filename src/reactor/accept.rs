@@ -6,7 +6,6 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 
-use super::connect::lacks_descriptor;
 use super::emit::{Emit, EmitKind};
 use super::listeners::{Entry, Listener};
 use super::{Reactor, system};
@@ -158,8 +157,7 @@ impl<N: Net> Reactor<N> {
         match Errno::from_io_error(&error) {
             Some(Errno::WOULDBLOCK) => return self.nobody_waits(listener),
             errno if entry.skips < SKIPS && is_of_one(errno) => entry.skips += 1,
-            // An unused kernel pipe had the descriptor that is needed.
-            _ if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
+            _ if self.frees_descriptor(&error) => {}
             _ => return self.back_off(listener, &error),
         }
         None

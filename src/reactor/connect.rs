@@ -231,8 +231,7 @@ impl<N: Net> Reactor<N> {
         }
         match self.begin_attempt(slot, addr) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
-            // An unused kernel pipe had the descriptor that is needed.
-            Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => self.attempt(slot),
+            Err(error) if self.frees_descriptor(&error) => self.attempt(slot),
             // The failure does not depend on the address: it is tried again after a pause, or when an
             // attempt has failed, which frees a descriptor.
             Err(error) if has_to_wait(&error, count > 1) => {
@@ -246,6 +245,12 @@ impl<N: Net> Reactor<N> {
                 self.table.entry_mut(slot).flags.set(Flags::SOON, true);
             }
         }
+    }
+
+    /// A call lacks a descriptor: closes kernel pipes that are not used. Returns whether there were
+    /// any, so that the call can be repeated.
+    pub(super) fn frees_descriptor(&mut self, error: &io::Error) -> bool {
+        lacks_descriptor(error) && self.table.extras.pipes().close()
     }
 
     /// Begins one handshake, which is in flight unless this returns an error.
@@ -380,7 +385,7 @@ fn has_to_wait(error: &io::Error, is_race: bool) -> bool {
     passes || is_transient(error) || (lacks_descriptor(error) && is_race)
 }
 
-pub(super) fn lacks_descriptor(error: &io::Error) -> bool {
+fn lacks_descriptor(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::MFILE | Errno::NFILE))
 }
 

@@ -10,7 +10,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::connect::lacks_descriptor;
 use super::emit::{Emit, EmitKind};
 use super::step::{Step, is_transient};
 use super::{Reactor, earlier, system};
@@ -510,13 +509,11 @@ impl<N: Net> Reactor<N> {
         if !state.is_connected() || state == State::Broken {
             return false;
         }
-        let taken = loop {
-            match if written > 0 { self.net.time_since_acked(slot) } else { Ok(None) } {
-                // An unused kernel pipe had the descriptor that is needed.
-                Err(error) if lacks_descriptor(&error) && self.table.extras.pipes().close() => {}
-                taken => break taken,
-            }
-        };
+        let query = |net: &mut N| if written > 0 { net.time_since_acked(slot) } else { Ok(None) };
+        let mut taken = query(&mut self.net);
+        if taken.as_ref().is_err_and(|error| self.frees_descriptor(error)) {
+            taken = query(&mut self.net);
+        }
         if let Ok(Some(ago)) = taken {
             let now = self.net.now();
             let at = self.table.epoch.tick_after(now.checked_sub(ago).unwrap_or(now));

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use finale::sim::PeerSocket;
 use finale::{ConnectOptions, Error, ListenOptions, StopOptions};
 
 use crate::pipe::Proxy;
@@ -173,14 +174,20 @@ fn a_stop_with_a_grace_ends_a_stream_whose_source_is_silent_and_one_without_wait
     }
 }
 
-/// The sink has ended and is not closed, and its source sends more.
-#[test]
-fn what_waits_for_a_source_is_sent_before_it_follows_a_sink_that_has_ended() {
+/// Bytes wait for the source, and the program has ended the sink.
+fn with_ended_sink() -> (Proxy, PeerSocket, PeerSocket) {
     let (mut proxy, client, backend) = Proxy::joined();
     backend.send(&[b'x'; 250_000]);
     proxy.run(SECOND);
     let sink = proxy.ids()[1];
     proxy.reactor.socket(sink).expect("it lives").end();
+    (proxy, client, backend)
+}
+
+/// The sink has ended and is not closed, and its source sends more.
+#[test]
+fn what_waits_for_a_source_is_sent_before_it_follows_a_sink_that_has_ended() {
+    let (mut proxy, client, backend) = with_ended_sink();
     for _ in 0..5 {
         proxy.run(SECOND);
         client.send(b"more");
@@ -190,11 +197,7 @@ fn what_waits_for_a_source_is_sent_before_it_follows_a_sink_that_has_ended() {
     proxy.run(30 * SECOND);
     assert_eq!((proxy.reactor.len(), backend.is_reset()), (0, true));
     // Nothing is read any more, and the source sends without pause.
-    let (mut proxy, client, backend) = Proxy::joined();
-    backend.send(&[b'x'; 250_000]);
-    proxy.run(SECOND);
-    let sink = proxy.ids()[1];
-    proxy.reactor.socket(sink).expect("it lives").end();
+    let (mut proxy, client, _backend) = with_ended_sink();
     for _ in 0..32 {
         client.send(b"more");
         proxy.run(SECOND);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use finale::sim::{Host, Network, PeerListener};
 use finale::{ConnectOptions, Event, ListenOptions, Pipes, Reactor, SocketId, Stream, Streams, Target};
+use finale_tls::rustls::Connection;
 use finale_tls::{Tls, TlsSocket};
 
 use crate::ends::{Configs, End, HERE, THERE};
@@ -35,16 +36,22 @@ impl Proxy {
     /// With a client and a backend that have connected. Sides with TLS have done their handshakes.
     fn new(sides: (bool, bool)) -> (Self, End, End) {
         let (mut proxy, mut client, listener, configs) = Self::begun(sides);
+        let backend = proxy.backend(&mut client, &listener, sides.1.then(|| configs.server()));
+        (proxy, client, backend)
+    }
+
+    /// The backend, when both sides have connected.
+    fn backend(&mut self, client: &mut End, listener: &PeerListener, tls: Option<Connection>) -> End {
         let socket = loop {
-            proxy.step();
+            self.step();
             client.turn();
             if let Some(socket) = listener.accept() {
                 break socket;
             }
         };
-        let mut backend = End::new(socket, sides.1.then(|| configs.server()));
-        proxy.play(&mut [&mut client, &mut backend]);
-        (proxy, client, backend)
+        let mut backend = End::new(socket, tls);
+        self.play(&mut [client, &mut backend]);
+        backend
     }
 
     fn begun((front, back): (bool, bool)) -> (Self, End, PeerListener, Configs) {
@@ -346,15 +353,7 @@ fn a_stream_that_has_ended_is_not_given_up_while_the_other_side_takes_it() {
     for sides in SIDES {
         let (mut proxy, mut client, listener, configs) = Proxy::begun(sides);
         proxy.network.set_buffers(16 * 1024, 8 * 1024);
-        let socket = loop {
-            proxy.step();
-            client.turn();
-            if let Some(socket) = listener.accept() {
-                break socket;
-            }
-        };
-        let mut backend = End::new(socket, sides.1.then(|| configs.server()));
-        proxy.play(&mut [&mut client, &mut backend]);
+        let mut backend = proxy.backend(&mut client, &listener, sides.1.then(|| configs.server()));
         backend.is_slow = true;
         client.write(&vec![7; BYTES]);
         client.end();
