@@ -24,6 +24,8 @@ const ERROR: u16 = 2;
 const INFO: u16 = 2;
 /// `TCP_RTO_MAX` of net/tcp.h.
 const LONGEST_RTO_MS: u32 = 120_000;
+/// TCP_CA_Loss of linux/tcp.h: the retransmission timer has run out.
+const LOSS: u8 = 4;
 const IPPROTO_TCP: u8 = 6;
 const ANY_STATE: [u8; 4] = [u8::MAX; 4];
 /// The length of a request.
@@ -171,14 +173,22 @@ pub(super) fn kernel_view(message: &[u8]) -> Option<KernelView> {
 /// But
 ///
 /// - what is retransmitted was not taken since it was sent, and the times between retransmissions
-///   are known;
+///   are known (a peer that has made its window smaller than what is in flight acknowledges each
+///   retransmission and takes none: Linux counts these as a backoff alone, and only since 6.5);
 /// - while bytes wait to be sent, whatever the peer takes makes room for the next of them;
 /// - bytes in flight that were not retransmitted are acknowledged piece by piece;
 /// - if everything is acknowledged, the last byte was taken after it was sent.
 fn taken(info: &[u8]) -> Option<Duration> {
-    let retransmits = u32::from(*info.get(2)?.min(&31));
     let rto_ms = word(info, 8)? / 1000;
     let (in_flight, unsent) = (word(info, 24)?, word(info, 144)?);
+    let has_timestamps = info[5] & 1 == 1;
+    let retransmits = match info[2] {
+        // The backoff of window probes is one of other states, and one that is over is reset by the
+        // next measured round trip, which needs timestamps.
+        0 if info[1] == LOSS && in_flight > 0 && has_timestamps => info[4],
+        retransmits => retransmits,
+    };
+    let retransmits = u32::from(retransmits.min(31));
     let (sent_ago_ms, acknowledged_ago_ms) = (word(info, 44)?, word(info, 56)?);
     let ms = if retransmits > 0 {
         // The time to the next retransmission doubles each time, and the last of these times is

@@ -153,10 +153,38 @@ fn a_socket_of_another_network_namespace_gets_no_result_though_its_addresses_exi
     assert!(output.status.success() && text.contains("1 passed"), "{text}{}", String::from_utf8_lossy(&output.stderr));
 }
 
+#[test]
+fn bytes_that_no_longer_fit_into_the_peers_window_are_not_taken_by_its_acknowledgements() {
+    if !is_available() {
+        return;
+    }
+    let (client, mut server) = loopback();
+    socket2::SockRef::from(&client).set_recv_buffer_size(1).expect("open");
+    let mut sock_diag = SockDiag::default();
+    server.write_all(&[b'x'; 3000]).expect("there is room");
+    while sock_diag.query(&server, None, kernel_view).ok().flatten().is_none_or(|view| view.unacked > 0) {}
+    let written = crate::net::os::clock_base();
+    server.write_all(&[b'x'; 3000]).expect("there is room");
+    // The first of the retransmissions is one that no backoff follows.
+    let unknown = Duration::from_millis(500);
+    let mut elapsed = Duration::ZERO;
+    while elapsed < Duration::from_millis(1500) {
+        elapsed = written.elapsed();
+        let ago = acked(&mut sock_diag, &server).expect("connected");
+        assert!(ago + unknown > elapsed, "taken {ago:?} ago, and written {elapsed:?} ago");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// What a `tcp_info` with these times means, in ms.
 fn ago(retransmits: u8, rto_ms: u32, in_flight: u32, unsent: u32, sent_ago: u32, acknowledged_ago: u32) -> u128 {
+    ago_in([0, 0, retransmits, 0, 0, 0], rto_ms, in_flight, unsent, sent_ago, acknowledged_ago)
+}
+
+/// The same with the bytes at its beginning: state, congestion, retransmissions, probes, backoff, options.
+fn ago_in(first: [u8; 6], rto_ms: u32, in_flight: u32, unsent: u32, sent_ago: u32, acknowledged_ago: u32) -> u128 {
     let mut info = [0; 160];
-    info[2] = retransmits;
+    info[..6].copy_from_slice(&first);
     let words = [(8, rto_ms * 1000), (24, in_flight), (144, unsent), (44, sent_ago), (56, acknowledged_ago)];
     for (at, word) in words {
         info[at..at + 4].copy_from_slice(&u32::to_ne_bytes(word));
@@ -177,6 +205,17 @@ fn an_acknowledgement_alone_is_no_progress() {
     assert_eq!(most, 299_990, "the time between retransmissions does not grow without limit");
     assert_eq!(ago(13, 120_000, 1, 0, 100_000, 20), 100_000 + 120_000 - 14 + 3 * 120_000 - 10);
     assert_eq!(ago(255, u32::MAX / 1000, 1, 0, 0, 0), ago(31, u32::MAX / 1000, 1, 0, 0, 0), "and nothing overflows");
+}
+
+#[test]
+fn a_backoff_without_retransmissions_counts_only_where_it_is_one_of_bytes_in_flight() {
+    let of_backoff =
+        |congestion, options, in_flight| ago_in([1, congestion, 0, 0, 3, options], 1600, in_flight, 9, 510, 510);
+    assert_eq!(of_backoff(LOSS, 7, 1), 1900, "after 200, 400 and 800 ms, and 500 ms ago");
+    assert_eq!(of_backoff(0, 7, 1), 500, "it is of window probes");
+    assert_eq!(of_backoff(LOSS, 7, 0), 500, "nothing is in flight");
+    assert_eq!(of_backoff(LOSS, 6, 1), 500, "without timestamps it may be of an earlier loss");
+    assert_eq!(ago_in([1, LOSS, 1, 0, 3, 7], 1600, 1, 9, 510, 510), 1300, "retransmissions are counted");
 }
 
 #[test]
