@@ -531,7 +531,9 @@ impl<'a> Socket<'a> {
     /// Also known while paused.
     #[must_use]
     pub fn peer_ended(&self) -> bool {
-        self.entry().is_some_and(|entry| entry.flags.has(Flags::READ_CLOSED))
+        // Of an attempt that has failed it says nothing.
+        let is_peers = |entry: &Entry| entry.flags.has(Flags::READ_CLOSED) && entry.state != State::Connecting;
+        self.entry().is_some_and(is_peers)
     }
 
     /// Another socket of the same reactor, for example the other side of a proxy.

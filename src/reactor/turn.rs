@@ -417,6 +417,8 @@ impl<N: Net> Reactor<N> {
 
     #[inline(never)]
     fn expire(&mut self) -> Option<Emit> {
+        // No timer fires for an owner that was dropped in this turn.
+        self.end_orphans();
         if std::mem::take(&mut self.turn.woken) {
             return Some(Emit::new(EmitKind::Woken, 0));
         }

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use finale::sim::{Host, Network, PeerSocket};
+use finale::sim::{Host, Network, PeerSocket, Reach};
 use finale::{ConnectOptions, Event, Pool, PoolOptions, PoolReply, Reactor, Socket};
 
 /// A pool of one on a simulated network where a server only listens, for a while.
@@ -75,6 +75,29 @@ fn lines(
         lines.push(event.to_string());
     }
     lines
+}
+
+#[test]
+fn the_timer_of_a_pool_that_is_dropped_in_the_same_turn_does_not_fire() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    network.set_reach([10, 0, 0, 2].into(), Reach::BlackHole);
+    let at: SocketAddr = "10.0.0.2:80".parse().expect("an address");
+    let limit = Duration::from_millis(500);
+    let options = PoolOptions::default().size(1).wait_limit(limit);
+    let mut pool = Pool::new(at, ConnectOptions::default(), options).expect("good options");
+    pool.request(&mut reactor.context());
+    // In one tick the timer that was set last fires first.
+    let own = reactor.set_timer(limit);
+    let mut pool = Some(pool);
+    let fired = lines(&network, &mut reactor, |socket, event| {
+        match (event, &mut pool) {
+            (Event::Timer(id), _) if *id == own => pool = None,
+            (_, Some(pool)) => _ = pool.handle(socket, event),
+            _ => {}
+        };
+    });
+    assert_eq!(fired.iter().filter(|line| line.starts_with("timer")).count(), 1, "{fired:?}");
 }
 
 #[test]

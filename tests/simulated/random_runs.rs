@@ -141,6 +141,22 @@ fn a_limit_that_is_due_while_a_read_lacks_memory_leaves_no_bytes_of_a_dead_conne
 }
 
 #[test]
+fn the_timer_of_a_dropped_pool_does_not_fire_in_the_same_turn() {
+    run(775_106, None);
+}
+
+#[test]
+fn a_side_without_a_source_whose_last_bytes_are_sent_is_destroyed_before_its_own_source_continues() {
+    run(454_315, None);
+}
+
+#[test]
+fn what_the_attempts_of_a_race_report_is_not_the_end_of_the_connection() {
+    run(839_239, None);
+    run(859_999, None);
+}
+
+#[test]
 fn the_same_seed_tells_the_same_story() {
     for seed in 0..200 {
         let (one, story) = chaos::run_with_transcript(seed, None);

@@ -54,3 +54,17 @@ fn the_slots_of_the_other_attempts_are_free_after_a_race() {
         assert_eq!(reactor.table.entries.len(), 1, "the socket whose close is being handled");
     }
 }
+
+#[test]
+fn what_an_attempt_reports_is_not_the_end_of_a_peer() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    network.set_reach([10, 0, 0, 2].into(), Reach::BlackHole);
+    let target = SocketAddr::from(([10, 0, 0, 2], 80));
+    let id = reactor.connect(target, ConnectOptions::default()).expect("an address");
+    let until = network.now() + Duration::from_millis(10);
+    while reactor.next_before(until).expect("the network can wait").is_some() {}
+    let slot = reactor.table.find(id).expect("it connects");
+    reactor.table.entry_mut(slot).flags.set(Flags::READ_CLOSED | Flags::ERROR, true);
+    assert!(!reactor.socket(id).expect("it connects").peer_ended());
+}
