@@ -361,15 +361,20 @@ impl<'a, N: Net> Step<'a, N> {
         if self.is_connected() && self.entry.flags.has(Flags::ERROR | Flags::HANGUP) {
             self.check_error();
         }
-        if self.entry.state == State::Broken {
-            self.fail_broken();
-        }
         let is_finished = matches!(self.entry.state, State::LocalFinished | State::Lingering);
         let may_end = is_finished && self.entry.has_input() && !self.has_filled_part();
-        let has_fin = may_end && self.entry.flags.has(Flags::READ_CLOSED);
-        if has_fin && matches!(self.net.peek(self.slot), Ok(Unread::End)) {
-            self.give_notice();
-            self.read_end();
+        if may_end && self.entry.flags.has(Flags::READ_CLOSED) {
+            match call(|| self.net.peek(self.slot)) {
+                Outcome::Done(Unread::End) => {
+                    self.give_notice();
+                    self.read_end();
+                }
+                Outcome::Failed(error) => self.lose(&error),
+                Outcome::Done(Unread::Bytes | Unread::Nothing) | Outcome::WouldBlock | Outcome::Retry => {}
+            }
+        }
+        if self.entry.state == State::Broken {
+            self.fail_broken();
         }
         self.entry.state.is_final()
     }

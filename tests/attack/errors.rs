@@ -11,7 +11,7 @@ use finale::{
 };
 use rustix::io::Errno;
 
-use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
+use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_registered, faulty_served};
 use support::scene::{Scene, THERE};
 use support::{ms, pattern};
 
@@ -467,6 +467,24 @@ fn a_read_that_lacked_memory_makes_no_reset_of_the_peers_end() {
     socket.destroy();
     scene.run(ms(10));
     assert_eq!(scene.ending.as_ref().map(|ending| ending.first_fin), Some(FirstFin::Peer));
+}
+
+/// Linux returns the error of an ICMP message to a program that queries SO_ERROR, though the
+/// connection goes on.
+#[test]
+fn a_connection_is_not_queried_for_an_error_because_a_call_lacked_memory() {
+    let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
+    peer.finish();
+    scene.expect(&["end"]);
+    faulty.once("send", Errno::NOBUFS);
+    faulty.always("take_error", Errno::HOSTUNREACH);
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+    });
+    scene.run(ms(100));
+    assert_eq!((faulty.failures("send"), &*peer.read()), (1, &b"answer"[..]));
+    assert_eq!(scene.how(), &EndingKind::Confirmed);
 }
 
 /// A limit waits for one repetition, and not for the next.

@@ -49,6 +49,26 @@ fn a_failure_is_a_reset_a_timer_that_ran_out_or_what_it_is_in_its_state() {
     );
 }
 
+#[test]
+fn a_reset_that_is_found_instead_of_an_end_at_a_limit_is_the_cause() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("the port is free");
+    let peer = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("there is a route");
+    let (mut socket, _) = reactor.next().expect("the net waits").expect("a connection");
+    let slot = socket.id().index();
+    socket.end();
+    let until = network.now() + Duration::from_millis(10);
+    while reactor.next_before(until).expect("the net waits").is_some() {}
+    peer.reset();
+    network.advance(Duration::from_millis(10));
+    // One poll has reported a FIN, and the reset has come after it.
+    reactor.table.wake_with(slot, Flags::READABLE | Flags::READ_CLOSED);
+    assert!(reactor.at(slot).ends_by_itself());
+    let (_, event) = reactor.next().expect("the net waits").expect("an error");
+    assert!(matches!(event, Event::Error(error) if error.kind == ConnectionErrorKind::Reset), "{event:?}");
+}
+
 thread_local! {
     /// The log lines of this thread, if it records them.
     static LOG: RefCell<Option<Vec<String>>> = const { RefCell::new(None) };
