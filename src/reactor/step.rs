@@ -361,9 +361,8 @@ impl<'a, N: Net> Step<'a, N> {
         if self.is_connected() && self.entry.flags.has(Flags::ERROR | Flags::HANGUP) {
             self.check_error();
         }
-        let is_finished = matches!(self.entry.state, State::LocalFinished | State::Lingering);
-        let may_end = is_finished && self.entry.has_input() && !self.has_filled_part();
-        if may_end && self.entry.flags.has(Flags::READ_CLOSED) {
+        let may_end = self.entry.flags.has(Flags::READ_CLOSED) && self.entry.has_input() && !self.has_filled_part();
+        if may_end && matches!(self.entry.state, State::LocalFinished | State::Lingering) {
             match call(|| self.net.peek(self.slot)) {
                 Outcome::Done(Unread::End) => {
                     self.give_notice();
@@ -436,9 +435,8 @@ impl<'a, N: Net> Step<'a, N> {
 
     /// Whether bytes in the caller's buffer or in a kernel pipe were not delivered yet.
     fn has_filled_part(&self) -> bool {
-        let has_part =
-            |extra: &Extra| extra.spliced.is_some() || extra.fill.as_ref().is_some_and(|fill| fill.filled > 0);
-        self.entry.flags.has(Flags::FILL) && self.extra().is_some_and(has_part)
+        let has = |extra: &Extra| extra.spliced.is_some() || extra.fill.as_ref().is_some_and(|fill| fill.filled > 0);
+        self.entry.flags.has(Flags::FILL) && self.extra().is_some_and(has)
     }
 
     /// Whether the queue has drained to the low-water mark.
@@ -481,10 +479,8 @@ impl<'a, N: Net> Step<'a, N> {
         match call(|| self.net.recv(self.slot, self.buffer)) {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 self.note_received(received, self.buffer.len());
-                match self.entry.flags.has(Flags::DISCARD) {
-                    true => None,
-                    false => Some(self.data(EmitKind::Of(Emits::Data), received.bytes)),
-                }
+                let is_wanted = !self.entry.flags.has(Flags::DISCARD);
+                is_wanted.then(|| self.data(EmitKind::Of(Emits::Data), received.bytes))
             }
             outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
                 self.read_nothing(outcome)
@@ -516,9 +512,8 @@ impl<'a, N: Net> Step<'a, N> {
             }
             // The bytes in the buffer are delivered before the end or the error.
             Outcome::Done(_) if from > 0 => {}
-            Outcome::WouldBlock if from > 0 && self.entry.state == State::Broken => {}
             // A broken connection keeps its first error.
-            Outcome::Failed(_) if from > 0 && self.entry.state == State::Broken => {}
+            Outcome::WouldBlock | Outcome::Failed(_) if from > 0 && self.entry.state == State::Broken => {}
             Outcome::Failed(error) if from > 0 => self.lose(&error),
             outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
                 return self.read_nothing(outcome);

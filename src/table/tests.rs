@@ -228,12 +228,15 @@ fn a_socket_that_waited_for_its_turn_needs_its_step_now() {
 
 #[test]
 fn a_retry_makes_a_connection_ready_again_and_starts_an_attempt_with_nothing() {
-    let all = Flags::READABLE | Flags::WRITABLE | Flags::HANGUP | Flags::ERROR;
-    for (is_connected, ready) in [(true, all), (false, Flags::NONE)] {
+    let unregistered = Flags::READABLE | Flags::WRITABLE | Flags::ERROR;
+    for (state, ready) in [
+        (State::Connecting, Flags::NONE),
+        (State::Open, unregistered),
+        (State::Closing, unregistered | Flags::HANGUP),
+        (State::Broken, unregistered | Flags::HANGUP),
+    ] {
         let (mut table, slot) = accepted(Settings::default());
-        if !is_connected {
-            table.entry_mut(slot).state = State::Connecting;
-        }
+        table.entry_mut(slot).state = state;
         table.entry_mut(slot).flags = Flags::NONE;
         table.retry_later(slot);
         assert_eq!(table.next(slot), Next::Wait);

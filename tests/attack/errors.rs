@@ -470,7 +470,7 @@ fn a_read_that_lacked_memory_makes_no_reset_of_the_peers_end() {
 }
 
 /// Linux returns the error of an ICMP message to a program that queries SO_ERROR, though the
-/// connection goes on.
+/// connection continues.
 #[test]
 fn a_connection_is_not_queried_for_an_error_because_a_call_lacked_memory() {
     let (mut scene, peer, faulty) = faulty_registered(ListenOptions::default());
