@@ -259,20 +259,26 @@ impl<N: Net> Reactor<N> {
         }
     }
 
-    /// Ends what a dropped owner, such as a [`Pool`](crate::Pool), has left.
+    /// Ends what dropped owners, such as a [`Pool`](crate::Pool), have left.
+    #[inline]
     fn end_orphans(&mut self) {
         while let Some(orphan) = self.table.shared.next_orphan() {
-            match orphan {
-                Orphan::Timer(id) => _ = self.cancel_timer(id),
-                Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
-                Orphan::Unused(id) => {
-                    if let Some(mut socket) = self.socket(id) {
-                        // A layer has to read up to its end.
-                        if socket.settings().is_some_and(|settings| settings.farewell == Farewell::Fin) {
-                            socket.discard();
-                        }
-                        self.end_idle(id.index());
+            self.end_orphan(orphan);
+        }
+    }
+
+    #[cold]
+    fn end_orphan(&mut self, orphan: Orphan) {
+        match orphan {
+            Orphan::Timer(id) => _ = self.cancel_timer(id),
+            Orphan::Used(id) => self.socket(id).into_iter().for_each(|mut socket| socket.destroy()),
+            Orphan::Unused(id) => {
+                if let Some(mut socket) = self.socket(id) {
+                    // A layer has to read up to its end.
+                    if socket.settings().is_some_and(|settings| settings.farewell == Farewell::Fin) {
+                        socket.discard();
                     }
+                    self.end_idle(id.index());
                 }
             }
         }
