@@ -472,8 +472,12 @@ impl ConnectionErrorKind {
                 | Errno::PERM
                 | Errno::NODEV
                 | Errno::AFNOSUPPORT
+                | Errno::NOPROTOOPT
+                | Errno::OPNOTSUPP
                 | Errno::INVAL,
             ) => Self::Unreachable,
+            #[cfg(target_os = "linux")]
+            Some(Errno::NONET) => Self::Unreachable,
             Some(Errno::TIMEDOUT) => Self::TimedOut(TimeoutKind::Kernel),
             Some(Errno::ADDRNOTAVAIL | Errno::ADDRINUSE) => Self::NoLocalAddress,
             Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC) => Self::OutOfResources,

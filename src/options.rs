@@ -117,7 +117,7 @@ impl KeepAlive {
 }
 
 /// Options of the system's socket. Accepted connections inherit them from their listener, at no
-/// cost per connection.
+/// cost per connection (but for Unix domain sockets, where they are set for each).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct SystemOptions {
     /// TCP_NODELAY.

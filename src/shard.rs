@@ -394,7 +394,9 @@ impl Drop for Shards {
         if self.threads.iter().all(Option::is_none) {
             return;
         }
-        self.stopper.stop(StopOptions::default());
+        if !self.stopper.is_stopping() {
+            self.stopper.stop(StopOptions::default());
+        }
         // Only `wait` and `join` return the error of a program.
         while self.wait().is_some() {}
     }

@@ -108,8 +108,9 @@ impl<'a> Socket<'a> {
     ///
     /// If the connection has broken (an [`Event::PeerEnded`](crate::Event::PeerEnded) with
     /// [`Reset`](crate::PeerEnd::Reset), or a write that failed while bytes are unread), nothing
-    /// can leave any more. The result is [`Backpressure::Room`] then, the bytes count as
-    /// [unsent](crate::Ending::bytes_unsent), and the error follows the unread bytes.
+    /// can leave any more. The bytes count as [unsent](crate::Ending::bytes_unsent), and the error
+    /// follows the unread bytes. Each time as many were written as the high-water mark says, the
+    /// result is [`Backpressure::Full`], and `drain` follows at once.
     ///
     /// # Errors
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after
@@ -166,9 +167,7 @@ impl<'a> Socket<'a> {
             return Err(Error::Gone);
         }
         if entry.state == State::Broken {
-            // Nothing can be sent any more. The error follows what can still be read.
-            self.context.table.extra_mut(self.slot).void_bytes += count as u64;
-            return Ok(Backpressure::Room);
+            return Ok(self.queue_in_vain(count));
         }
         let settings = self.context.table.settings.get(entry.settings);
         let (high_water, limit_bytes) = (settings.high_water_bytes, settings.limit_bytes);
@@ -186,6 +185,21 @@ impl<'a> Socket<'a> {
         Ok(if full { Backpressure::Full } else { Backpressure::Room })
     }
 
+    /// Nothing can be sent any more, and the error follows what can still be read. The connection
+    /// takes bytes like one whose peer takes a full queue at once: a caller that writes until it is
+    /// full leaves other sockets their turns.
+    fn queue_in_vain(&mut self, count: usize) -> Backpressure {
+        let high_water = self.high_water_mark().max(1) as u64;
+        let void_bytes = &mut self.context.table.extra_mut(self.slot).void_bytes;
+        let before = *void_bytes;
+        *void_bytes = before.saturating_add(count as u64);
+        if before / high_water == *void_bytes / high_water {
+            return Backpressure::Room;
+        }
+        self.context.table.wake_with(self.slot, Flags::FULL | Flags::SOON);
+        Backpressure::Full
+    }
+
     /// Finishes our side: our FIN follows the last queued byte. Reading continues until the peer's
     /// FIN. Before the connection is established the call is deferred until it is. A second call
     /// changes nothing, and later writes are refused.
@@ -197,7 +211,7 @@ impl<'a> Socket<'a> {
 
     /// Resets the connection (RST). Bytes that are queued or in flight are dropped, and the peer
     /// gets an error, so that it can't take a truncated stream for a complete one. The socket's
-    /// next event is `close`, without an `error`. (Node's `destroy` sends a FIN.) A Unix domain
+    /// next event is `close`, without an `error` (after `ready`, in the `connect` event). (Node's `destroy` sends a FIN.) A Unix domain
     /// socket has no reset: its peer reads an end, unless bytes of its own are unread.
     #[doc(alias = "abort")]
     #[doc(alias = "resetAndDestroy")]

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+use finale::lifecycle::State;
 use finale::{Backpressure, Buffer, Event, ListenOptions, Socket, SocketMap};
 use finale_http::{Answer, CONTINUE, Head, Parser, Part};
 
@@ -78,6 +79,10 @@ impl Http {
 
     /// Answers all complete requests.
     fn go_on(&mut self, socket: &mut Socket<'_>) {
+        if socket.state() == State::Broken {
+            // No answer can leave any more: the error follows, and not what it still had to say.
+            return socket.discard();
+        }
         let is_stopping = self.is_stopping;
         let connection = self.connections.or_default(socket.id());
         while !socket.end_called() && !socket.destroy_called() {

@@ -48,7 +48,8 @@ impl Incomplete {
     }
 }
 
-/// The size of a chunk, and how long its extension is (RFC 9112, section 7.1).
+/// The size of a chunk, and how long its extension is (RFC 9112, section 7.1). Digits that no size
+/// needs count, too.
 pub(crate) fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
     let (size, extension) = line.split_at(digits);
@@ -56,5 +57,5 @@ pub(crate) fn chunk_size(line: &[u8]) -> Result<(u64, usize), RequestError> {
         return Err(RequestError::Syntax);
     }
     let size = std::str::from_utf8(size).ok().and_then(|size| u64::from_str_radix(size, 16).ok());
-    Ok((size.ok_or(RequestError::Syntax)?, extension.len()))
+    Ok((size.ok_or(RequestError::Syntax)?, extension.len() + digits.saturating_sub(16)))
 }

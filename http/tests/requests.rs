@@ -70,6 +70,19 @@ fn what_two_servers_could_read_differently_is_refused() {
 }
 
 #[test]
+fn zeros_before_the_sizes_of_chunks_are_limited_like_extensions() {
+    let limits = Limits { head_bytes: 1000, ..Limits::default() };
+    for (zeros, is_well) in [(50, true), (500, false)] {
+        let mut parser = Parser::new(limits);
+        parser.push(b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunk = format!("{}1\r\nx\r\n", "0".repeat(zeros));
+        parser.push(format!("{}0\r\n\r\n", chunk.repeat(10)).as_bytes());
+        let outcome = std::iter::from_fn(|| parser.next().transpose()).find(Result::is_err);
+        assert_eq!(outcome, (!is_well).then_some(Err(RequestError::HeadTooLong)), "{zeros}");
+    }
+}
+
+#[test]
 fn a_chunk_has_a_size_in_hexadecimal_digits_and_ends_where_it_says() {
     for (body, expected) in [
         ("5\r\nhello\r\n0\r\n\r\n", 200),

@@ -59,10 +59,12 @@ pub struct Os {
 }
 
 struct Listening {
-    socket: Socket,
-    is_unix: bool,
-    watched: bool,
+    /// Removed before the socket is closed: until then no other file can have its inode.
     _file: Option<SocketFile>,
+    socket: Socket,
+    /// The options of a Unix domain socket, which the accepted ones do not inherit.
+    unix: Option<SystemOptions>,
+    watched: bool,
 }
 
 impl Os {
@@ -204,13 +206,13 @@ impl Net for Os {
         }
         socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
         let bound = socket.local_addr()?.as_socket().ok_or(Errno::AFNOSUPPORT)?;
-        self.add(listener, Listening { socket, is_unix: false, watched: true, _file: None })?;
+        self.add(listener, Listening { _file: None, socket, unix: None, watched: true })?;
         Ok(bound)
     }
 
     fn listen_unix(&mut self, listener: u32, addr: &UnixAddr, options: &ListenOptions) -> io::Result<()> {
         let (socket, file) = unix::listen(addr, options)?;
-        self.add(listener, Listening { socket, is_unix: true, watched: true, _file: file })
+        self.add(listener, Listening { _file: file, socket, unix: Some(options.system.clone()), watched: true })
     }
 
     fn accept(&mut self, listener: u32, slot: u32) -> io::Result<Option<SocketAddr>> {
@@ -234,12 +236,15 @@ impl Net for Os {
             stream.set_nonblocking(true)?;
             (stream, peer.as_socket())
         };
-        let peer = if listening.is_unix { None } else { Some(unmapped(peer.ok_or(Errno::AFNOSUPPORT)?)) };
-        self.put(slot, stream);
-        if peer.is_none() {
+        if let Some(options) = &listening.unix {
+            tcp::prepare(&stream, Domain::UNIX, options)?;
+            self.put(slot, stream);
             self.split.insert(slot);
+            return Ok(None);
         }
-        Ok(peer)
+        let peer = unmapped(peer.ok_or(Errno::AFNOSUPPORT)?);
+        self.put(slot, stream);
+        Ok(Some(peer))
     }
 
     fn set_accepting(&mut self, listener: u32, accepting: bool) -> io::Result<()> {
@@ -276,7 +281,10 @@ impl Net for Os {
         // Accepted sockets inherit SO_LINGER, and with a time close(2) blocks.
         socket.set_linger(None)?;
         tcp::prepare(&socket, if is_unix { Domain::UNIX } else { Domain::IPV4 }, &options.system)?;
-        self.add(listener, Listening { socket, is_unix, watched: true, _file: None })?;
+        self.add(
+            listener,
+            Listening { _file: None, socket, unix: is_unix.then(|| options.system.clone()), watched: true },
+        )?;
         Ok(bound)
     }
 
@@ -438,17 +446,13 @@ impl Net for Os {
     }
 
     fn set_nodelay(&mut self, slot: u32, on: bool) -> io::Result<()> {
-        match self.stream(slot)?.set_tcp_nodelay(on) {
-            // A Unix domain socket holds nothing back.
-            Err(error) if tcp::is(&error, Errno::OPNOTSUPP) => Ok(()),
-            set => set,
-        }
+        of_tcp(self.stream(slot)?.set_tcp_nodelay(on))
     }
 
     fn set_keep_alive(&mut self, slot: u32, times: Option<KeepAlive>) -> io::Result<()> {
         let stream = self.stream(slot)?;
         match times {
-            Some(times) => stream.set_tcp_keepalive(&tcp::keep_alive(times)),
+            Some(times) => of_tcp(stream.set_tcp_keepalive(&tcp::keep_alive(times))),
             None => stream.set_keepalive(false),
         }
     }
@@ -513,6 +517,11 @@ fn send_flags(more: bool) -> SendFlags {
 fn sent(result: rustix::io::Result<usize>) -> io::Result<usize> {
     let is_reset = |errno| cfg!(target_vendor = "apple") && errno == Errno::PROTOTYPE;
     Ok(result.map_err(|errno| if is_reset(errno) { Errno::PIPE } else { errno })?)
+}
+
+/// Of an option of TCP: a Unix domain socket has none of them, and holds nothing back.
+fn of_tcp(set: io::Result<()>) -> io::Result<()> {
+    set.or_else(|error| if tcp::is(&error, Errno::OPNOTSUPP) { Ok(()) } else { Err(error) })
 }
 
 /// Read and write interest: RDHUP is reported only with read interest. Also urgent bytes, see

@@ -106,7 +106,8 @@ fn cookie(socket: &Socket) -> Option<[u8; 8]> {
 fn request(number: u32, socket: &Socket, peer: Option<SocketAddr>) -> Option<([u8; 8], Vec<u8>)> {
     // A listener, or a connection of another namespace, can have the same addresses.
     let cookie = cookie(socket)?;
-    let peer = peer.or_else(|| socket.peer_addr().ok()?.as_socket())?;
+    // A connection to an unspecified address has another peer.
+    let peer = socket.peer_addr().ok().and_then(|addr| addr.as_socket()).or(peer)?;
     let local = socket.local_addr().ok()?.as_socket()?;
     let family = if local.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     // A socket bound to a device (SO_BINDTODEVICE, VRF, link-local address) is found only with that

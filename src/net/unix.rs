@@ -23,7 +23,8 @@ pub(super) struct SocketFile {
 
 impl SocketFile {
     fn made_at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), file: fs::symlink_metadata(path)? })
+        // The program may change its directory.
+        Ok(Self { path: std::path::absolute(path)?, file: fs::symlink_metadata(path)? })
     }
 }
 
@@ -70,14 +71,18 @@ pub(super) fn connect(
 }
 
 /// Removes a socket file without a listener; any other file is in use. The probe does not block: if
-/// the queue is full, there is a listener.
+/// the queue is full, there is a listener. Its owner may remove the file at any time.
 fn remove_stale(addr: &UnixAddr, options: &SystemOptions, in_use: io::Error) -> io::Result<()> {
     let Some(path) = addr.file() else { return Err(in_use) };
-    if !fs::symlink_metadata(path)?.file_type().is_socket() {
-        return Err(in_use);
+    let gone = |error: io::Error| if is(&error, Errno::NOENT) { Ok(()) } else { Err(error) };
+    match fs::symlink_metadata(path) {
+        Ok(file) if file.file_type().is_socket() => {}
+        Ok(_) => return Err(in_use),
+        Err(error) => return gone(error),
     }
     match connect(addr, options, |_| Ok(())) {
-        Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path),
+        Err(error) if is(&error, Errno::CONNREFUSED) => fs::remove_file(path).or_else(gone),
+        Err(error) if is(&error, Errno::NOENT) => Ok(()),
         _ => Err(in_use),
     }
 }

@@ -148,8 +148,8 @@ struct Waiting {
 }
 
 impl Pool {
-    /// A pool of connections to this address. It opens them at the first
-    /// [`request`](Pool::request) or [`open`](Pool::open). A deadline of `connect` ends only
+    /// A pool of connections to this address. It opens them at the first call with a context or a
+    /// socket, also [`handle`](Pool::handle). A deadline of `connect` ends only
     /// attempts to connect, and [`start_paused`](ConnectOptions::start_paused) changes nothing,
     /// since a ready socket is read: pause it when it is leased.
     ///

@@ -32,6 +32,8 @@ const SKIPS: u32 = 64;
 const OF_ONE_CONNECTION: &[Errno] = &[
     Errno::INTR, Errno::INVAL, Errno::CONNABORTED, Errno::PROTO, Errno::PERM, Errno::NETDOWN, Errno::NOPROTOOPT,
     Errno::HOSTDOWN, Errno::HOSTUNREACH, Errno::OPNOTSUPP, Errno::AFNOSUPPORT, Errno::NETUNREACH,
+    #[cfg(target_os = "linux")]
+    Errno::NONET,
 ];
 
 impl<N: Net> Reactor<N> {
@@ -245,8 +247,9 @@ impl<N: Net> Reactor<N> {
     /// options that finale does not know.
     ///
     /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
-    /// in `options` are set. Those that must be set before it listens are not: the backlog,
-    /// `reuse_port`, `ipv6_only`. The file of a Unix domain socket is not removed with it. After an
+    /// in `options` are set. Those that must be set before it listens are not: `reuse_port`,
+    /// `ipv6_only`, and the backlog, which only bounds what a
+    /// [stop](Reactor::stop_listener) accepts. The file of a Unix domain socket is not removed with it. After an
     /// error the descriptor is closed.
     ///
     /// ```

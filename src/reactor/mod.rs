@@ -119,7 +119,8 @@ impl<N: Net> Reactor<N> {
 
     /// Drops the reactor as the end of its process does: the kernel closes each descriptor. A peer
     /// gets a FIN, or a reset if bytes are unread. Bytes that the kernel has not taken are lost.
-    /// (A reactor that is just dropped resets its connections.) This is for tests and
+    /// (A reactor that is just dropped resets its connections.) The file of a Unix domain socket is
+    /// removed, which a process that is killed leaves behind. This is for tests and
     /// demonstrations of what a crash looks like from the other side.
     pub fn abandon(mut self) {
         for (slot, _) in &self.table.entries {

@@ -409,7 +409,7 @@ impl<'a, N: Net> Step<'a, N> {
         self.extras.void(self.entry.extra);
         self.post(Input::ErrorSeen);
         // A caller that has paused until there is room need not wait any longer.
-        match self.entry.flags.has(Flags::STOPPED) && !self.entry.flags.has(Flags::END) {
+        match self.entry.flags.has(Flags::STOPPED) {
             true => self.drained(),
             false => self.entry.flags.set(Flags::FULL, false),
         }
@@ -447,9 +447,9 @@ impl<'a, N: Net> Step<'a, N> {
         }
     }
 
-    /// The write queue has room again.
+    /// The write queue has room again, for a caller that can still write.
     fn drained(&mut self) {
-        if self.entry.flags.replace(Flags::FULL, false) {
+        if self.entry.flags.replace(Flags::FULL, false) && !self.entry.flags.has(Flags::END) {
             self.post(Input::Drained);
         }
     }

@@ -21,7 +21,7 @@ use crate::table::entry::{Entry, Flags, NIL, Next};
 use crate::table::{Due, Table};
 use crate::ticks::{ticks, ticks_up};
 
-/// Polls and reports of one turn, besides two for each socket, while more readiness waits than fits
+/// Polls and reports of one turn, besides two for each token, while more readiness waits than fits
 /// into a poll: without them an idle timer could fire although its data has arrived.
 const MORE_POLLS: usize = 64;
 
@@ -307,16 +307,17 @@ impl<N: Net> Reactor<N> {
         self.table.file_all(ticks_up(since_epoch));
         let mut timeout = self.timeout(now, since_epoch, until);
         // No token is reported twice before all that were ready at the first call were reported
-        // once. So after as many reports as there are sockets, every one of these is known, and
-        // later ones can wait. A poll may report only one, or none after a signal.
-        let (mut is_first, mut left) = (true, 2 * (self.table.len() + self.table.reserved) + MORE_POLLS);
+        // once. So after as many reports as there are tokens, every one of these is known, and later
+        // ones can wait. A poll may report only one, or none after a signal.
+        let tokens = self.table.len() + self.table.reserved + self.listeners.entries.len();
+        let (mut is_first, mut left) = (true, 2 * tokens + MORE_POLLS);
         loop {
             let (table, listeners) = (&mut self.table, &mut self.listeners);
-            let ready = &mut |token: Token, readiness: Readiness| match token.generation {
-                0 => listeners.ready(token.index),
-                _ => {
-                    left = left.saturating_sub(1);
-                    note(table, token, readiness);
+            let ready = &mut |token: Token, readiness: Readiness| {
+                left = left.saturating_sub(1);
+                match token.generation {
+                    0 => listeners.ready(token.index),
+                    _ => note(table, token, readiness),
                 }
             };
             let polled = self.net.poll(now, timeout, ready).map_err(|error| system("epoll_wait", &error))?;

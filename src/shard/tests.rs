@@ -84,6 +84,16 @@ fn a_join_does_not_replace_a_stop_that_the_program_has_requested() {
 }
 
 #[test]
+fn a_drop_does_not_replace_such_a_stop_either() {
+    let (shards, senders) = that_end_one_by_one(|_| Ok(()));
+    let stopper = shards.stopper().clone();
+    stopper.stop(StopOptions::default().limit(None));
+    drop(senders);
+    drop(shards);
+    assert_eq!(stopper.last_stop.count.load(Ordering::Acquire), 1);
+}
+
+#[test]
 fn a_reactor_is_woken_for_a_shard_that_has_ended_already() {
     let (mut shards, [to_first, to_second]) = that_end_one_by_one(|_| Ok(()));
     drop(to_first);

@@ -179,6 +179,13 @@ impl<N: Net> Net for Traced<N> {
         let begun = self.net.connect(slot, token, addr, options, local);
         self.attempts(slot, token);
         self.opens(slot, Call::Connect, Some(addr), begun.as_ref().copied());
+        if begun.is_err()
+            && slot != token.index
+            && let Some(slot) = self.slots.get_mut(slot as usize)
+        {
+            // An attempt of a race: it has no descriptor that would be closed.
+            *slot = None;
+        }
         begun
     }
 

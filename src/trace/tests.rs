@@ -1,13 +1,13 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test names what it looks for")]
 
 use std::io::{Read as _, Write as _};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use super::{Call, Record, Recorder, What};
 use crate::lifecycle::{Input, State};
 use crate::net::Net;
-use crate::sim::{Network, Script};
+use crate::sim::{Network, Reach, Script};
 use crate::{ConnectOptions, Event, ListenOptions, Reactor};
 
 /// A server that answers at the client's FIN, on the simulated network.
@@ -280,6 +280,26 @@ fn of_the_connections_of_a_second_a_bounded_number_is_recorded() {
     let records = recorder.records();
     assert_eq!(records.last().map(|last| last.connection), Some(3), "only those that are recorded have numbers");
     assert!(records.iter().all(|record| record.socket.is_some()));
+}
+
+/// Its slot is used again, though no descriptor was closed.
+#[test]
+fn a_connection_has_a_number_of_its_own_after_an_attempt_that_could_not_be_begun() {
+    let (recorder, network) = (Recorder::new(1000), Network::new(1));
+    let mut reactor = Reactor::with_net(recorder.around(network.host([10, 0, 0, 1].into())));
+    let hosts = [[10, 0, 0, 2].into(), [10, 0, 0, 3].into()];
+    network.set_reach(hosts[0], Reach::BlackHole);
+    network.set_reach(hosts[1], Reach::NoRoute);
+    let options = ConnectOptions::default().attempt_delay(Duration::from_millis(20));
+    reactor.connect(hosts.map(|ip| SocketAddr::new(ip, 80)).to_vec(), options).expect("addresses");
+    let until = network.now() + Duration::from_millis(50);
+    while reactor.next_before(until).expect("it never fails").is_some() {}
+    let before = recorder.records().last().map(|last| last.connection);
+    let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
+    let _client = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("a route");
+    let (socket, _) = reactor.next().expect("it never fails").expect("a connection");
+    let first = recorder.records_of(socket.id()).first().map(|first| first.connection);
+    assert!(first.is_some() && first > before, "{first:?} after {before:?}");
 }
 
 /// Otherwise the connections of a server that live for long would all be recorded one day.

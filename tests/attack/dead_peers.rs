@@ -11,7 +11,7 @@ use finale::{
     Socket, StopOptions, TimeoutKind,
 };
 
-use support::scene::{HERE, THERE};
+use support::scene::{HERE, Scene, THERE};
 use support::{Transcript, dial, ms, reset};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -142,6 +142,37 @@ fn the_documented_loop_reads_what_arrived_before_the_reset() {
     let closes = play(ListenOptions::default(), 1, script, echo);
     are_over(&closes, 1, SECOND, ConnectionErrorKind::Reset);
     assert_eq!(closes[0].1.bytes_read, 150_000, "{}", closes[0].1);
+}
+
+/// Its unread byte keeps the connection; nothing that is written to it can leave.
+#[test]
+fn a_producer_that_writes_to_a_dead_connection_until_it_is_full_leaves_others_their_turns() {
+    let produce = |socket: &mut Socket<'_>| {
+        let pieces = (0..1000).take_while(|_| socket.write(&[b'x'; 32 * 1024]) == Ok(Backpressure::Room));
+        assert!(pieces.count() < 100, "it is full at some time");
+        socket.pause();
+    };
+    let mut scene = Scene::new();
+    let peer = scene.serve(ListenOptions::default());
+    // More than the two kernels hold.
+    scene.with(|socket| {
+        assert_eq!(socket.write(&vec![b'x'; 4 * 1024 * 1024]), Ok(Backpressure::Full));
+        socket.pause();
+    });
+    peer.send(b"?");
+    scene.run(ms(10));
+    peer.reset();
+    let (mut story, mut drains) = (Vec::new(), 0);
+    while !story.last().is_some_and(|last: &String| last.starts_with("close")) {
+        let (mut socket, event) = scene.reactor.next().expect("it continues").expect("the socket lives");
+        story.push(event.to_string());
+        if event == Event::Drain {
+            drains += 1;
+            if drains < 3 { produce(&mut socket) } else { socket.resume() }
+        }
+    }
+    let shown: Vec<_> = story.iter().map(|line| line.split([':', ' ']).next().unwrap_or_default()).collect();
+    assert_eq!(shown, ["drain", "peer-ended", "drain", "drain", "data,", "error", "close"], "{story:?}");
 }
 
 #[test]

@@ -282,6 +282,27 @@ fn readiness_that_never_ends_puts_off_no_limit() {
     }
 }
 
+/// Each poll reports each of them again while clients wait, and so leaves something for the next.
+#[test]
+fn many_listeners_whose_clients_wait_put_no_timer_off() {
+    let (mut scene, faulty) = faulty_on(Network::new(7));
+    let mut clients = Vec::new();
+    let mut connect = |scene: &mut Scene<_>, port, count| {
+        let listener = scene.reactor.listen((HERE, port), ListenOptions::default()).expect("a free port");
+        clients.extend((0..count).map(|_| scene.peer.connect(listener.addr).expect("begun")));
+    };
+    connect(&mut scene, 80, 200);
+    scene.run(ms(100));
+    (1000..1100).for_each(|port| connect(&mut scene, port, 20));
+    scene.network.advance(ms(10));
+    faulty.never_report_all(ms(1));
+    let set = scene.network.now();
+    let timer = scene.reactor.set_timer(LIMIT / 10);
+    while scene.reactor.next().expect("it continues").is_some_and(|(_, event)| event != Event::Timer(timer)) {}
+    let late = scene.network.now() - set - LIMIT / 10;
+    assert!(late < ms(50), "by {late:?}");
+}
+
 /// It is at most due directly after a look at the clock, and the next turn takes as many steps
 /// before it looks again: steps of many sockets, or of one whose short reads are repeated in the
 /// same turn.

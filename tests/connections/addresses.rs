@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use finale::{
     AddressError, BoundAddr, CloseMode, ConnectOptions, ConnectionErrorKind, Error, Event, ListenOptions, OsError,
-    Reactor, Target,
+    Reactor, Target, UnixAddr,
 };
 use rustix::io::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
@@ -155,6 +155,23 @@ fn a_listener_with_so_linger_does_not_block_the_loop() {
     assert!(began.elapsed() < PATIENCE / 2, "close(2) took {:?}", began.elapsed());
     story.reactor.close_listener(listener.id).expect("open");
     story.silence(ms(1));
+}
+
+/// Linux gives the accepted end of a Unix domain socket nothing of its listener's.
+#[test]
+fn an_accepted_unix_domain_socket_has_the_options_of_its_listener() {
+    let mut reactor = Reactor::new().expect("descriptors");
+    let addr = UnixAddr::abstract_name(format!("finale-options-{}", std::process::id()));
+    reactor.listen(addr.clone(), ListenOptions::default().send_buffer_size(20_000)).expect("free");
+    reactor.connect(addr, ConnectOptions::default()).expect("an address");
+    let accepted = loop {
+        let (socket, event) = reactor.next().expect("it continues").expect("a client connects");
+        if event == Event::Connection {
+            break socket.id();
+        }
+    };
+    let accepted = reactor.descriptor(accepted).expect("connected");
+    assert_eq!(socket2::SockRef::from(&accepted).send_buffer_size().expect("open"), 40_000, "the kernel doubles it");
 }
 
 #[test]

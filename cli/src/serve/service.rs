@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use finale::net::Net;
 use finale::trace::Recorder;
-use finale::{Backpressure, Event, Inbox, Shard, SocketId, SocketMap, Sockets, Stream};
+use finale::{
+    Backpressure, ConnectionErrorKind, Event, Inbox, Shard, SocketId, SocketMap, Sockets, Stream, TimeoutKind,
+};
 use finale_tls::Tls;
 
 use super::ladder;
@@ -29,6 +31,8 @@ pub(super) const ANSWER_MARK_BYTES: usize = 8 * PIECE_BYTES;
 
 /// A balancer sends its header with the first bytes.
 const HEADER_LIMIT: Duration = Duration::from_secs(10);
+/// Why a connection fails then.
+const HEADER_LATE: ConnectionErrorKind = ConnectionErrorKind::TimedOut(TimeoutKind::Deadline);
 /// How many clients a stop names.
 const NAMED: usize = 20;
 
@@ -188,7 +192,12 @@ impl Handler {
             Event::Timeout => {
                 self.reset(socket, "no byte moved for the idle timeout");
             }
-            Event::Error(failure) => log::debug!("{}: {failure}", socket.id()),
+            Event::Error(failure) => {
+                log::debug!("{}: {failure}", socket.id());
+                if self.awaits_header(socket) && failure.kind == HEADER_LATE {
+                    self.without_header(socket);
+                }
+            }
             Event::Close(ending) => {
                 self.live.fetch_sub(1, Ordering::Relaxed);
                 let id = socket.id();

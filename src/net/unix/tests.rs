@@ -60,6 +60,26 @@ fn a_server_with_a_full_queue_is_not_stale_and_the_probe_does_not_wait_for_it() 
     fs::remove_file(path).expect("it is not replaced");
 }
 
+/// A server that stops removes its file while another looks whether it is stale.
+#[test]
+fn a_file_that_is_gone_is_stale_no_more_and_no_error() {
+    let addr = UnixAddr::path(file("gone"));
+    assert!(remove_stale(&addr, &SystemOptions::default(), Errno::ADDRINUSE.into()).is_ok());
+}
+
+#[test]
+fn the_file_of_a_relative_path_is_removed_wherever_the_program_is_then() {
+    let path = file("relative");
+    let here = std::env::current_dir().expect("it exists");
+    let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
+    let relative = up.join(path.strip_prefix("/").expect("it is absolute"));
+    fs::write(&path, "").expect("a new file");
+    let file = SocketFile::made_at(&relative).expect("it is there");
+    assert!(file.path.is_absolute(), "{}", file.path.display());
+    drop(file);
+    assert!(!path.exists());
+}
+
 #[test]
 fn a_file_of_another_kind_of_socket_is_in_use_and_gives_an_error_of_its_own() {
     let path = file("datagram");
