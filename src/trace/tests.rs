@@ -294,7 +294,7 @@ fn a_connection_has_a_number_of_its_own_after_an_attempt_that_could_not_be_begun
     reactor.connect(hosts.map(|ip| SocketAddr::new(ip, 80)).to_vec(), options).expect("addresses");
     let until = network.now() + Duration::from_millis(50);
     while reactor.next_before(until).expect("it never fails").is_some() {}
-    let before = recorder.records().last().map(|last| last.connection);
+    let before = recorder.records().iter().map(|record| record.connection).max();
     let listener = reactor.listen("10.0.0.1:80", ListenOptions::default()).expect("a free port");
     let _client = network.peer([10, 0, 0, 2].into()).connect(listener.addr).expect("a route");
     let (socket, _) = reactor.next().expect("it never fails").expect("a connection");
