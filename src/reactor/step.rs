@@ -476,10 +476,8 @@ impl<'a, N: Net> Step<'a, N> {
         match call(|| self.net.recv(self.slot, self.buffer)) {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 self.note_received(received, self.buffer.len());
-                match self.entry.flags.has(Flags::DISCARD) {
-                    true => None,
-                    false => Some(self.data(EmitKind::Of(Emits::Data), received.bytes)),
-                }
+                let is_wanted = !self.entry.flags.has(Flags::DISCARD);
+                is_wanted.then(|| self.data(EmitKind::Of(Emits::Data), received.bytes))
             }
             outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
                 self.read_nothing(outcome)

@@ -276,7 +276,7 @@ impl<N: Net> Reactor<N> {
         let token = self.token(slot);
         match self.net.register(slot, token) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
-            Err(error) if is_transient(&error) => self.table.retry_later(slot),
+            Err(error) if is_transient(&error) => self.table.extra_mut(slot).retry_later(),
             Err(error) => {
                 // It can't be watched. That error does not come from the peer.
                 self.at(slot).lose(&error);
@@ -521,7 +521,7 @@ impl<N: Net> Reactor<N> {
             return true;
         }
         if taken.is_err_and(|error| is_transient(&error)) {
-            self.table.retry_later(slot);
+            self.table.extra_mut(slot).retry_later();
         }
         if self.table.queued_bytes(slot) > 0 {
             // If there was no room at the last write and there is now, the peer has taken bytes.
