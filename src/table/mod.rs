@@ -264,7 +264,6 @@ impl Table {
         self.settings.get(self.entry(slot).settings)
     }
 
-    /// Changes one socket's settings.
     pub(crate) fn change_settings(&mut self, slot: u32, change: impl FnOnce(&mut Settings)) {
         self.settings.change(&mut self.entries[slot as usize].settings, change);
     }
