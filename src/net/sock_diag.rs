@@ -38,19 +38,10 @@ const COOKIE: usize = 44;
 /// And its two queues.
 const QUEUES: usize = 56;
 /// The states of net/tcp_states.h, from 1 on, in the words of RFC 9293.
+#[rustfmt::skip]
 const STATES: [&str; 12] = [
-    "ESTABLISHED",
-    "SYN-SENT",
-    "SYN-RECEIVED",
-    "FIN-WAIT-1",
-    "FIN-WAIT-2",
-    "TIME-WAIT",
-    "CLOSED",
-    "CLOSE-WAIT",
-    "LAST-ACK",
-    "LISTEN",
-    "CLOSING",
-    "SYN-RECEIVED",
+    "ESTABLISHED", "SYN-SENT", "SYN-RECEIVED", "FIN-WAIT-1", "FIN-WAIT-2", "TIME-WAIT", "CLOSED", "CLOSE-WAIT",
+    "LAST-ACK", "LISTEN", "CLOSING", "SYN-RECEIVED",
 ];
 
 /// A netlink socket, opened by the first query.

@@ -116,7 +116,6 @@ pub(super) fn prepare(socket: &Socket, domain: Domain, options: &SystemOptions) 
     Ok(())
 }
 
-/// Keep-alive for the kernel.
 pub(super) fn keep_alive(times: KeepAlive) -> TcpKeepalive {
     probe_times(times).with_retries(times.count)
 }

@@ -8,7 +8,7 @@ use super::Reactor;
 use crate::lifecycle::State;
 use crate::net::Net;
 use crate::table::Waits;
-use crate::table::entry::{Flags, Next};
+use crate::table::entry::{Entry, Flags, Next};
 
 impl<N: Net> Reactor<N> {
     /// The first broken rule, in words. The socket at hand is left out: it was not put aside yet.
@@ -31,9 +31,9 @@ impl<N: Net> Reactor<N> {
     }
 
     fn audit_socket(&mut self, slot: u32) -> Result<(), String> {
-        let (entry, next) = (self.table.entry(slot), self.table.next(slot));
-        let (state, flags) = (entry.state, entry.flags);
-        let has_retry = self.table.extra(slot).is_some_and(|extra| extra.retry_at.is_some());
+        let (entry, settings, extra) = self.table.parts(slot);
+        let (state, flags, next) = (entry.state, entry.flags, entry.next(settings, extra));
+        let has_retry = extra.is_some_and(|extra| extra.retry_at.is_some());
         let watched = flags.has(Flags::REGISTERED) || has_retry || !state.is_connected() || state == State::Broken;
         let blocked = self.owes_output(slot) && !flags.has(Flags::WRITABLE);
         let is_queued = flags.has(Flags::QUEUED);
@@ -52,22 +52,10 @@ impl<N: Net> Reactor<N> {
 
     /// What each socket that is in no list waits for: readiness that the net must report.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = Waits> + '_ {
-        let waits = |slot: &u32| {
-            let has_retry = self.table.extra(*slot).is_some_and(|extra| extra.retry_at.is_some());
-            self.table.at_hand != *slot && !self.table.entry(*slot).flags.has(Flags::QUEUED) && !has_retry
-        };
-        self.table.slots().filter(waits).map(|slot| {
-            let entry = self.table.entry(slot);
-            let (state, flags) = (entry.state, entry.flags);
-            let reads = state.can_read() && state != State::Broken;
-            Waits {
-                slot,
-                input: reads && !flags.has(Flags::STOPPED),
-                paused: reads && flags.has(Flags::STOPPED),
-                room: self.owes_output(slot),
-                handshake: state == State::Connecting,
-                end: state.is_connected() && !state.can_read(),
-            }
+        self.table.slots().filter(|slot| self.table.at_hand != *slot).filter_map(|slot| {
+            let (&Entry { state, flags, .. }, _, extra) = self.table.parts(slot);
+            let waits = !flags.has(Flags::QUEUED) && extra.is_none_or(|extra| extra.retry_at.is_none());
+            waits.then(|| Waits { slot, state, paused: flags.has(Flags::STOPPED), room: self.owes_output(slot) })
         })
     }
 

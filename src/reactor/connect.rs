@@ -61,7 +61,7 @@ impl<N: Net> Reactor<N> {
                 let begun = self.net.lookup(token, host, *port);
                 // There may be no thread for it now.
                 if begun.as_ref().is_err_and(|error| has_to_wait(error, false)) {
-                    return self.table.retry_later(slot);
+                    return self.table.extra_mut(slot).retry_later();
                 }
                 self.apply(slot, Input::LookupStarted);
                 if begun.is_err() {
@@ -127,10 +127,7 @@ impl<N: Net> Reactor<N> {
         let has_failed = self.check_attempts(slot);
         let Some(connecting) = self.connecting(slot) else { return };
         let is_left = connecting.tried < connecting.addrs.len().max(1) || !connecting.in_flight.is_empty();
-        match has_failed && !is_left {
-            true => self.attempt(slot),
-            false => self.fail_connecting(slot, failure),
-        }
+        if has_failed && !is_left { self.attempt(slot) } else { self.fail_connecting(slot, failure) }
     }
 
     /// Checks each attempt in flight, if there is readiness. Returns whether one has failed.
@@ -237,7 +234,7 @@ impl<N: Net> Reactor<N> {
             Err(error) if has_to_wait(&error, count > 1) => {
                 let cause = ConnectionErrorKind::from_os(&error);
                 self.connecting(slot).into_iter().for_each(|connecting| connecting.held_up = Some(cause));
-                self.table.retry_later(slot);
+                self.table.extra_mut(slot).retry_later();
             }
             Err(error) => {
                 self.failed(slot, addr, ConnectionError::from_os(&error));

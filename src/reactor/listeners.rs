@@ -125,7 +125,6 @@ impl Entry {
         }
     }
 
-    /// Whether it has its maximum of connections.
     fn is_at_max(&self) -> bool {
         self.max.is_some_and(|max| self.live - self.overflow >= max)
     }

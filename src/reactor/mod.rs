@@ -4,9 +4,7 @@
 //! that happens, one event at a time, and between two calls the reactor is consistent: a panic or a
 //! `?` in the caller's code leaves nothing half done.
 //!
-//! `next` has the calls that return events, `turn` the phases, `step` the work of one established
-//! connection in a turn, `connect` and `accept` the beginning of sockets, `listeners` the choice of
-//! the listener that accepts next, `stop` the end of listeners, and `emit` the building of events.
+//! The table "Where do I change ...?" of ARCHITECTURE.md says what each module does.
 
 // Declared first: rustdoc shows the methods of a type in the order of the modules.
 mod next;
@@ -139,7 +137,6 @@ impl<N: Net> Reactor<N> {
         Context { table: &mut self.table, net: &self.net }
     }
 
-    /// A socket by its slot.
     fn handle(&mut self, slot: u32) -> Socket<'_> {
         Socket::new(self.context(), slot)
     }

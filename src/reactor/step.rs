@@ -54,7 +54,6 @@ pub(super) fn is_transient(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOBUFS | Errno::NOMEM | Errno::NOSPC))
 }
 
-/// The lifecycle's input for a failure.
 const fn input_for(cause: ConnectionErrorKind, state: State) -> Input {
     match (cause, state) {
         (ConnectionErrorKind::TimedOut(_), _) => Input::Expired,

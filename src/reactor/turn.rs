@@ -3,10 +3,7 @@
 //!
 //! Sockets come before listeners, so that a client's `connect` is delivered before the server's
 //! `connection`. Timers come after sockets, so that bytes that arrived in the millisecond of a
-//! deadline count. Closes come last, and only those that became due in an earlier turn, so that
-//! there is a poll in between: the other side's `data` and `end` are delivered before our `close`.
-//! If no socket is an outgoing one, the other side can't be in this reactor, and a `close` waits
-//! for no poll.
+//! deadline count. ARCHITECTURE.md says why closes come last, and which of them.
 
 use std::time::{Duration, Instant};
 
@@ -87,7 +84,6 @@ impl Turn {
         self.left -= self.steps;
     }
 
-    /// A connection was accepted.
     pub(super) const fn accepted(&mut self) {
         self.accepts -= 1;
         self.steps += STEPS_EACH;
@@ -276,7 +272,7 @@ impl<N: Net> Reactor<N> {
         let token = self.token(slot);
         match self.net.register(slot, token) {
             Ok(()) => self.table.entry_mut(slot).flags.set(Flags::REGISTERED, true),
-            Err(error) if is_transient(&error) => self.table.retry_later(slot),
+            Err(error) if is_transient(&error) => self.table.extra_mut(slot).retry_later(),
             Err(error) => {
                 // It can't be watched. That error does not come from the peer.
                 self.at(slot).lose(&error);
@@ -524,7 +520,7 @@ impl<N: Net> Reactor<N> {
             return true;
         }
         if taken.is_err_and(|error| is_transient(&error)) {
-            self.table.retry_later(slot);
+            self.table.extra_mut(slot).retry_later();
         }
         if self.table.queued_bytes(slot) > 0 {
             // If there was no room at the last write and there is now, the peer has taken bytes.

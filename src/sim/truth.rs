@@ -11,6 +11,7 @@ use super::Network;
 use super::arena::Id;
 use super::end::{FinOrder, Phase, TAKEN};
 use super::world::{Source, World};
+use crate::lifecycle::State;
 use crate::net::Token;
 use crate::options::IdleDirection;
 use crate::table::Waits;
@@ -134,20 +135,19 @@ impl World {
         if end.queued || self.programs[host as usize].ready.iter().any(rest) {
             return None;
         }
-        let closed = end.phase == Phase::Closed;
+        let &Waits { state, paused, room, .. } = waits;
+        let reads = state.can_read() && state != State::Broken;
+        let (open, closed, failed) = (end.phase == Phase::Open, end.phase == Phase::Closed, end.error.is_some());
         let input = !end.incoming.is_empty() || end.peer_finished || closed;
-        let room = closed || end.error.is_some() || (end.phase == Phase::Open && end.has_room());
-        let handshake = closed || end.phase == Phase::Open;
-        let dead = end.died && end.error.is_some();
-        match waits {
-            Waits { paused: true, .. } if dead => Some("died"),
-            Waits { input: true, .. } if input => Some("input, an end or an error"),
-            Waits { room: true, .. } if room => Some("room to write"),
-            Waits { handshake: true, .. } if handshake => Some("a result of its handshake"),
+        let overlooked = [
+            (reads && paused && end.died && failed, "died"),
+            (reads && !paused && input, "input, an end or an error"),
+            (room && (closed || failed || (open && end.has_room())), "room to write"),
+            (state == State::Connecting && (closed || open), "a result of its handshake"),
             // A Unix domain socket that is hung up has no news for a side that has read the end.
-            Waits { end: true, .. } if closed && (!end.is_unix() || end.error.is_some()) => Some("an end"),
-            Waits { .. } => None,
-        }
+            (state.is_connected() && !state.can_read() && closed && (!end.is_unix() || failed), "an end"),
+        ];
+        overlooked.into_iter().find_map(|(is_so, what)| is_so.then_some(what))
     }
 
     /// What this connection's kernel knows.

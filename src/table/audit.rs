@@ -4,21 +4,17 @@
 
 use super::entry::{Flags, NIL};
 use super::{Extra, Table};
+use crate::lifecycle::State;
 use crate::wheel::Nodes as _;
 
-/// What a socket that is in no list waits for.
+/// A socket that is in no list, and what it waits for.
 pub(crate) struct Waits {
     pub(crate) slot: u32,
-    /// Bytes, an end, an error.
-    pub(crate) input: bool,
-    /// Only the failure of the connection: the caller has paused it.
+    pub(crate) state: State,
+    /// It reads nothing: the caller has paused it.
     pub(crate) paused: bool,
     /// Room to write.
     pub(crate) room: bool,
-    /// The result of its handshake.
-    pub(crate) handshake: bool,
-    /// The end of a connection that reads no more: the last acknowledgement, or an error.
-    pub(crate) end: bool,
 }
 
 impl Table {

@@ -1,9 +1,8 @@
 //! The deadlines of a socket, and the time from which each counts.
 //!
-//! There are four clocks: `IDLE` for the caller's idle time, `LIMIT` for the limit of the present
-//! state, `WRITE` for the write timeout, `GRACE` for the grace of a stop. When something happens, a
-//! flag marks a clock to be restarted. The restart itself is here, with one look at the time, soon
-//! after the socket was put aside. Deadlines count from one moment, and nothing restarts them.
+//! ARCHITECTURE.md lists the four clocks. When something happens, a flag marks a clock to be
+//! restarted. The restart itself is here, with one look at the time, soon after the socket was put
+//! aside. Deadlines count from one moment, and nothing restarts them.
 //!
 //! Invariant: a socket that is put aside has its nearest deadline filed, or an earlier one; or it
 //! is among those that are filed at the next look at the clock.
@@ -252,7 +251,6 @@ impl Table {
         }
     }
 
-    /// Files all that is unfiled.
     #[inline(always)]
     pub(crate) fn file_all(&mut self, now: u64) {
         while let Some(slot) = self.unfiled.pop() {

@@ -113,12 +113,10 @@ impl Entry {
         Some(SocketAddr::new(IpAddr::V4(self.peer_ip.into()), self.peer_port))
     }
 
-    /// A new socket.
     pub(super) fn new(generation: u32, settings: u32, flags: Flags) -> Self {
         Self { generation, settings, flags, ..Self::reserved() }
     }
 
-    /// Sets the peer's address.
     #[inline(always)]
     pub(super) fn set_peer(&mut self, addr: SocketAddr, ipv6_peers: &mut Slab<SocketAddrV6>) {
         if self.flags.replace(Flags::IPV6, addr.is_ipv6()) {

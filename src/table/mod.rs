@@ -128,13 +128,6 @@ impl Table {
         (entry, self.settings.get(entry.settings), self.extras.get(entry.extra))
     }
 
-    /// What the socket needs next.
-    #[inline]
-    pub(crate) fn next(&self, slot: u32) -> Next {
-        let (entry, settings, extra) = self.parts(slot);
-        entry.next(settings, extra)
-    }
-
     pub(crate) fn id(&self, slot: u32) -> SocketId {
         SocketId::new(self.extras.reactor, slot, self.entry(slot).generation)
     }
@@ -271,7 +264,6 @@ impl Table {
         self.settings.get(self.entry(slot).settings)
     }
 
-    /// Changes one socket's settings.
     pub(crate) fn change_settings(&mut self, slot: u32, change: impl FnOnce(&mut Settings)) {
         self.settings.change(&mut self.entries[slot as usize].settings, change);
     }
@@ -289,11 +281,6 @@ impl Table {
     #[inline]
     pub(crate) fn tidy(&mut self, slot: u32) {
         self.extras.release_if_empty(&mut self.entries[slot as usize].extra);
-    }
-
-    /// Schedules a call again after a pause.
-    pub(crate) fn retry_later(&mut self, slot: u32) {
-        self.extra_mut(slot).retry_later();
     }
 
     /// Queues bytes of a socket by copying them. Returns how many wait now.

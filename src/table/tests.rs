@@ -23,6 +23,11 @@ fn accepted(settings: Settings) -> (Table, u32) {
     (table, slot)
 }
 
+fn next(table: &Table, slot: u32) -> Next {
+    let (entry, settings, extra) = table.parts(slot);
+    entry.next(settings, extra)
+}
+
 // --- slots and ids ---
 
 #[test]
@@ -219,11 +224,11 @@ fn a_socket_that_waited_for_its_turn_needs_its_step_now() {
     let (mut table, slot) = accepted(Settings::default());
     table.entry_mut(slot).flags.take_pending(crate::lifecycle::Emits::Connection);
     table.entry_mut(slot).flags.set(Flags::READABLE, true);
-    let next = table.next(slot);
-    assert_eq!(next, Next::Later);
-    table.put(slot, next);
+    let need = next(&table, slot);
+    assert_eq!(need, Next::Later);
+    table.put(slot, need);
     table.ready.append(&mut table.later);
-    assert_eq!((table.pop_ready(), table.next(slot)), (Some(slot), Next::Now));
+    assert_eq!((table.pop_ready(), next(&table, slot)), (Some(slot), Next::Now));
 }
 
 #[test]
@@ -238,10 +243,10 @@ fn a_retry_makes_a_connection_ready_again_and_starts_an_attempt_with_nothing() {
         let (mut table, slot) = accepted(Settings::default());
         table.entry_mut(slot).state = state;
         table.entry_mut(slot).flags = Flags::NONE;
-        table.retry_later(slot);
-        assert_eq!(table.next(slot), Next::Wait);
+        table.extra_mut(slot).retry_later();
+        assert_eq!(next(&table, slot), Next::Wait);
         table.retry(slot, 20);
-        assert_eq!((table.entry(slot).flags, table.next(slot)), (ready | Flags::SOON, Next::Now));
+        assert_eq!((table.entry(slot).flags, next(&table, slot)), (ready | Flags::SOON, Next::Now));
         table.tidy(slot);
         assert_eq!(table.extras.len(), 0);
     }
@@ -257,12 +262,12 @@ fn a_deadline_that_has_waited_for_a_repetition_waits_for_no_other_until_its_cloc
     };
     table.entry_mut(slot).flags = Flags::LIMIT;
     assert_eq!(after(&mut table, 100), Some(110));
-    table.retry_later(slot);
+    table.extra_mut(slot).retry_later();
     assert_eq!(after(&mut table, 105), Some(125), "the deadline passes meanwhile");
     table.retry(slot, 125);
     table.tidy(slot);
     assert_eq!(after(&mut table, 126), Some(110), "the call has succeeded");
-    table.retry_later(slot);
+    table.extra_mut(slot).retry_later();
     assert_eq!(after(&mut table, 127), Some(110), "another has failed");
     table.entry_mut(slot).flags = Flags::LIMIT;
     assert_eq!(after(&mut table, 128), Some(147), "it waits again, since it begins again");

@@ -57,10 +57,11 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// The caller has not passed on what is in the pipe: it is delivered as data.
+    /// The caller has not passed on what is in the pipe: it is delivered as data. The pipe has bytes,
+    /// so the read does not wait, and no signal interrupts it.
     fn unsplice(&mut self, mut pipe: Box<KernelPipe>) -> Option<Emit> {
-        match call(|| pipe.read(self.buffer)) {
-            Outcome::Done(bytes) => {
+        match pipe.read(self.buffer) {
+            Ok(bytes) => {
                 match pipe.is_empty() {
                     true => {
                         self.entry.flags.set(Flags::FILL, false);
@@ -70,11 +71,7 @@ impl<N: Net> Step<'_, N> {
                 }
                 Some(self.data(EmitKind::Of(Emits::Data), bytes))
             }
-            Outcome::WouldBlock | Outcome::Retry => {
-                self.fail(ConnectionError::from_os(&io::ErrorKind::UnexpectedEof.into()));
-                self.deliver()
-            }
-            Outcome::Failed(error) => {
+            Err(error) => {
                 self.fail(ConnectionError::from_os(&error));
                 self.deliver()
             }

@@ -110,6 +110,6 @@ fn a_timer_is_filed_for_the_deadline_or_earlier_and_not_without_one() {
     assert!(table.audit_timer(timer).is_err(), "a deadline that does not count yet");
     table.extra_mut(timer).deadline = Some(Deadline::At(1000));
     assert_eq!(table.audit_timer(timer), Ok(()), "a later one");
-    table.retry_later(timer);
+    table.extra_mut(timer).retry_later();
     assert!(table.audit_timer(timer).is_err(), "a retry that does not count yet");
 }

@@ -382,7 +382,7 @@ fn what_counts_from_the_next_look_at_the_clock_begins_with_it_and_only_once() {
     assert_eq!(scene.due(), None, "it does not count yet");
     scene.file(120);
     assert_eq!(scene.due(), Some((170, Due::Limit(TimeoutKind::Deadline))));
-    scene.table.retry_later(scene.slot);
+    scene.table.extra_mut(scene.slot).retry_later();
     scene.file(130);
     assert_eq!(scene.due(), Some((150, Due::Retry)));
     scene.table.retry(scene.slot, 150);
