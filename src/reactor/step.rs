@@ -436,21 +436,6 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.flags.has(Flags::FILL) && self.extra().is_some_and(has_part)
     }
 
-    /// Whether the queue has drained to the low-water mark.
-    #[inline]
-    fn check_drained(&mut self) {
-        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
-            self.drained();
-        }
-    }
-
-    /// The write queue has room again.
-    fn drained(&mut self) {
-        if self.entry.flags.replace(Flags::FULL, false) {
-            self.post(Input::Drained);
-        }
-    }
-
     /// The system has no memory for a call now: it is repeated after a pause.
     #[cold]
     #[inline(never)]
@@ -477,7 +462,10 @@ impl<'a, N: Net> Step<'a, N> {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 self.note_received(received, self.buffer.len());
                 match self.entry.flags.has(Flags::DISCARD) {
-                    true => None,
+                    // It causes no transition. A layer may have to see it.
+                    true => {
+                        self.settings.discards_late.then(|| Emit::new(EmitKind::Of(Emits::Data), received.bytes as u32))
+                    }
                     false => Some(self.data(EmitKind::Of(Emits::Data), received.bytes)),
                 }
             }
