@@ -155,6 +155,10 @@ pub(crate) struct Settings {
     /// Its listener is stopping: our side ends after it has been idle for this long.
     pub(crate) grace_ms: Option<u64>,
     pub(crate) farewell: Farewell,
+    /// A layer has read the peer's end, which is no FIN.
+    pub(crate) peer_finished: bool,
+    /// A layer gets what is discarded.
+    pub(crate) discards_late: bool,
 }
 
 /// What follows the grace of a stop.
@@ -220,6 +224,8 @@ impl Default for Settings {
             paused: false,
             grace_ms: None,
             farewell: Farewell::Fin,
+            peer_finished: false,
+            discards_late: false,
         }
     }
 }

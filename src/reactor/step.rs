@@ -438,21 +438,6 @@ impl<'a, N: Net> Step<'a, N> {
         self.entry.flags.has(Flags::FILL) && self.extra().is_some_and(has)
     }
 
-    /// Whether the queue has drained to the low-water mark.
-    #[inline]
-    fn check_drained(&mut self) {
-        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
-            self.drained();
-        }
-    }
-
-    /// The write queue has room again, for a caller that can still write.
-    fn drained(&mut self) {
-        if self.entry.flags.replace(Flags::FULL, false) && !self.entry.flags.has(Flags::END) {
-            self.post(Input::Drained);
-        }
-    }
-
     /// The system has no memory for a call now: it is repeated after a pause.
     #[cold]
     #[inline(never)]
@@ -478,8 +463,11 @@ impl<'a, N: Net> Step<'a, N> {
         match call(|| self.net.recv(self.slot, self.buffer)) {
             Outcome::Done(received @ Received { bytes: 1.., .. }) => {
                 self.note_received(received, self.buffer.len());
-                let is_wanted = !self.entry.flags.has(Flags::DISCARD);
-                is_wanted.then(|| self.data(EmitKind::Of(Emits::Data), received.bytes))
+                if !self.entry.flags.has(Flags::DISCARD) {
+                    return Some(self.data(EmitKind::Of(Emits::Data), received.bytes));
+                }
+                // It causes no transition. A layer may have to see it.
+                self.settings.discards_late.then(|| Emit::new(EmitKind::Of(Emits::Data), received.bytes as u32))
             }
             outcome @ (Outcome::Done(_) | Outcome::WouldBlock | Outcome::Retry | Outcome::Failed(_)) => {
                 self.read_nothing(outcome)

@@ -2,10 +2,9 @@
 //!
 //! Invariant: as for all methods of a socket, nothing here makes a system call.
 
-use std::time::Duration;
-
 use super::{Context, Socket};
-use crate::options::Farewell;
+use crate::lifecycle::State;
+use crate::options::{Farewell, Settings};
 use crate::table::entry::Flags;
 
 impl Socket<'_> {
@@ -32,11 +31,34 @@ impl Socket<'_> {
         self.settings().map_or(0, |settings| settings.limit_bytes)
     }
 
-    /// The [close timeout](crate::ListenOptions::close_timeout); `None` without one, and for a
-    /// placeholder.
-    #[must_use]
-    pub fn close_timeout(&self) -> Option<Duration> {
-        self.settings().and_then(|settings| settings.close_ms).map(Duration::from_millis)
+    /// Sets the [write limit](crate::ListenOptions::write_limit) in bytes, at least the high-water
+    /// mark: so a layer can send its last message although the queue is full, and
+    /// [`end`](Socket::end) need not wait for room, which has no limit.
+    pub fn set_write_limit(&mut self, bytes: usize) {
+        if self.living().is_some() {
+            let set = |settings: &mut Settings| settings.limit_bytes = bytes.max(settings.high_water_bytes);
+            self.context.table.change_settings(self.slot, set);
+        }
+    }
+
+    /// The layer has read the end of the peer's stream, which is no FIN: close_notify in TLS. From
+    /// now on the [half-closed](crate::ListenOptions::half_closed_timeout) and the
+    /// [ending](crate::ListenOptions::ending_timeout) timeout count as after a FIN, also if the peer
+    /// never sends one.
+    pub fn set_peer_finished(&mut self) {
+        if self.state() == State::Open && self.living().is_some() {
+            let now = self.context.table.epoch.tick_after(self.context.net.now());
+            self.context.table.peer_finished(self.slot, now);
+        }
+    }
+
+    /// As [`discard`](Socket::discard), for a layer that has to read on: it still gets `data`, up to
+    /// the end of the peer's stream, and discards that itself. The same limits apply.
+    pub fn discard_late(&mut self) {
+        if self.living().is_some() {
+            self.context.table.change_settings(self.slot, |settings| settings.discards_late = true);
+            self.discard();
+        }
     }
 
     /// With `true`, [`Event::Timeout`](crate::Event::Timeout) is delivered at the end of the

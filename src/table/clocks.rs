@@ -87,8 +87,9 @@ impl Entry {
     fn limit(&self, settings: &Settings) -> Option<(u64, TimeoutKind)> {
         let (ms, timer) = match self.state {
             State::Created | State::Resolving | State::Connecting => (settings.connect_ms, TimeoutKind::Connect),
-            // Open, unless the peer is known to have finished and the caller does not read on.
-            State::Open if !self.flags.has(Flags::READ_CLOSED) => return None,
+            // Open, unless the peer is known to have finished: the caller does not read on, or a
+            // layer has read another end than a FIN.
+            State::Open if !self.flags.has(Flags::READ_CLOSED) && !settings.peer_finished => return None,
             State::Open | State::LocalFinished | State::PeerFinished | State::Broken => {
                 (settings.half_closed_ms, TimeoutKind::HalfClosed)
             }
@@ -132,11 +133,13 @@ impl Entry {
     }
 
     /// Whether one side has ended: the ending timeout applies.
-    fn is_ending(&self) -> bool {
-        self.state.is_connected() && (self.state != State::Open || self.flags.has(Flags::READ_CLOSED))
+    fn is_ending(&self, settings: &Settings) -> bool {
+        let has_end = || self.flags.has(Flags::READ_CLOSED) || settings.peer_finished;
+        self.state.is_connected() && (self.state != State::Open || has_end())
     }
 
     /// The usual case: an open connection, to which no deadline but that of its idle time can apply.
+    /// After `Socket::set_peer_finished` its limits are in the extra.
     #[inline]
     fn can_only_idle(&self, settings: &Settings) -> bool {
         self.state == State::Open
@@ -283,7 +286,7 @@ impl Table {
         let has_limit = entry.limit(settings).is_some();
         let has_grace = entry.grace(settings, extra).is_some();
         let has_write = entry.write_limit(settings, extra).is_some();
-        let ending_ms = settings.ending_ms.filter(|_| entry.is_ending());
+        let ending_ms = settings.ending_ms.filter(|_| entry.is_ending(settings));
         let has_ending = extra.is_some_and(|extra| extra.ending_at.is_some());
         let ending_changes = ending_ms.is_some() != has_ending;
         // A clock that no longer applies keeps no time.
@@ -343,6 +346,14 @@ impl Table {
             let clocks = [&mut extra.limit_since, &mut extra.write_since, &mut extra.grace_since];
             clocks.into_iter().flatten().for_each(later);
         }
+    }
+
+    /// A layer has read the peer's end, which is no FIN, at this tick.
+    pub(crate) fn peer_finished(&mut self, slot: u32, now: u64) {
+        self.change_settings(slot, |settings| settings.peer_finished = true);
+        // With an extra it is no longer a socket that can only be idle.
+        self.extra_mut(slot).limit_since = Some(now);
+        self.file_later(slot);
     }
 
     /// The next socket whose filed time has passed; its true deadline may be later.

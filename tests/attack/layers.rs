@@ -170,6 +170,70 @@ fn a_socket_whose_peer_waits_for_nothing_is_idle_from_its_last_byte() {
     }
 }
 
+// --- the peer's end as a layer sees it ---
+
+#[test]
+fn a_peer_that_has_finished_without_a_fin_has_the_half_closed_and_the_ending_timeout() {
+    for (takes_bytes, seconds, timer) in [(false, 300, TimeoutKind::HalfClosed), (true, 1000, TimeoutKind::Ending)] {
+        let (mut scene, peer) = Scene::served(ListenOptions::default().ending_timeout(1000 * SECOND));
+        scene.run(1000 * SECOND);
+        assert!(scene.story.is_empty(), "an open connection has no limit: {:?}", scene.story);
+        let begun = scene.network.now();
+        scene.with(|socket| socket.set_peer_finished());
+        while scene.story.is_empty() {
+            scene.run(SECOND);
+            if takes_bytes && scene.story.is_empty() {
+                scene.with(|socket| drop(socket.write(b"a part")));
+                let _ = peer.read();
+            }
+        }
+        assert!(scene.story.len() == 2 && scene.story[0].starts_with("error"), "{:?}", scene.story);
+        assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(timer));
+        assert_eq!((scene.network.now() - begun).as_secs(), seconds);
+    }
+}
+
+#[test]
+fn without_these_timeouts_a_peer_that_has_finished_without_a_fin_is_not_ended() {
+    let (mut scene, _peer) = Scene::served(ListenOptions::default().half_closed_timeout(None).ending_timeout(None));
+    scene.with(|socket| socket.set_peer_finished());
+    scene.run(100_000 * SECOND);
+    assert!(scene.story.is_empty() && scene.reactor.next_deadline().is_none(), "{:?}", scene.story);
+}
+
+#[test]
+fn a_layer_gets_what_is_discarded_and_that_puts_off_no_limit() {
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    scene.with(|socket| {
+        socket.write(b"answer").expect("open");
+        socket.end();
+        socket.discard_late();
+    });
+    let begun = scene.network.now();
+    while !scene.story.contains(&"close".to_owned()) {
+        peer.send(b"x");
+        scene.run(SECOND);
+    }
+    assert_eq!((scene.network.now() - begun).as_secs(), 30);
+    assert_eq!(scene.story.iter().filter(|event| *event == "data x").count(), 30, "{:?}", scene.story);
+    assert_eq!(scene.cause(), ConnectionErrorKind::TimedOut(TimeoutKind::Close));
+}
+
+#[test]
+fn a_layer_raises_the_write_limit_for_its_last_message() {
+    let options = ListenOptions::default().high_water_mark(10).write_limit(20);
+    let (mut scene, _peer) = Scene::served(options);
+    scene.with(|socket| {
+        socket.set_write_limit(1);
+        assert_eq!(socket.write_limit(), 10, "not below the high-water mark");
+        socket.set_write_limit(usize::MAX);
+        for _ in 0..100 {
+            socket.write(&[1; 100]).expect("no limit");
+        }
+        assert_eq!(socket.queued_bytes(), 10_000);
+    });
+}
+
 // --- stops ---
 
 /// When the peers of a stopping listener get a FIN, of this many connections of which some are busy.

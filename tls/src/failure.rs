@@ -4,7 +4,7 @@
 
 use std::fmt;
 
-use finale::{ConnectionError, ConnectionErrorKind, LayerErrorKind, OsError, TimeoutKind};
+use finale::{ConnectionError, ConnectionErrorKind, LayerErrorKind, OsError};
 use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
 
 /// Why a TLS stream failed: [`TlsSocket::failure`](crate::TlsSocket::failure), in
@@ -67,13 +67,6 @@ impl TlsFailure {
             Error::AlertReceived(description) => Self::PeerAlert { description, in_handshake },
             error => Self::Local { error, in_handshake },
         }
-    }
-
-    /// We have ended, and the peer has not within the close timeout.
-    pub(crate) fn no_end_in_time() -> Self {
-        let mut error = ConnectionError::of_layer(LayerErrorKind::Truncated, "no close_notify in time");
-        error.kind = ConnectionErrorKind::TimedOut(TimeoutKind::Close);
-        Self::Connection(error)
     }
 
     /// Whether the socket is destroyed with it: this peer gets no more time.

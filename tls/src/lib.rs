@@ -63,9 +63,10 @@
 //! - A stream holds at most one incomplete record (16 KiB) or message (64 KiB), what the program has
 //!   not read of one read of the reactor (64 KiB by default), and what it wrote, up to the
 //!   [write limit](finale::ListenOptions::write_limit). An idle stream holds none of these.
-//! - After `end` and `discard` the peer has the [close
-//!   timeout](finale::ListenOptions::close_timeout) for its close_notify, and then the stream fails.
-//!   It has the same time again for its FIN, whatever it sends.
+//! - The [limits of a socket](finale::ListenOptions::half_closed_timeout) apply to the stream: a peer
+//!   that has sent close_notify and no FIN is half-closed, and after `end` and `discard` the [close
+//!   timeout](finale::ListenOptions::close_timeout) counts from the last byte that the peer took,
+//!   whatever it sends. `end` waits for no room in the queue.
 //! - A record that was begun must be complete within 60 s, unless the program has paused.
 //! - After 32 records in a row without data the stream fails. rustls permits 4 warning alerts, 1
 //!   attempt to renegotiate and 32 key updates in a row.

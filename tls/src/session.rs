@@ -45,7 +45,6 @@ enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     Handshake,
-    Linger,
     /// An incomplete record, after this many complete ones.
     Record(u64),
 }
@@ -121,8 +120,6 @@ pub(crate) struct Session {
     /// The socket has delivered its `close`.
     pub(crate) is_closed: bool,
     pub(crate) end_called: bool,
-    /// close_notify waits for room in the socket's queue.
-    end_waits: bool,
     /// Without half-open: our end follows the peer's. The socket must not end by itself, because
     /// close_notify comes before the FIN.
     ends_with_peer: bool,
@@ -157,7 +154,6 @@ impl Session {
             written_before_end: 0,
             is_closed: false,
             end_called: false,
-            end_waits: false,
             ends_with_peer: false,
             is_discarding: false,
             is_paused: false,
@@ -209,10 +205,6 @@ impl Session {
             }
             Event::Drain if is_usable && !self.early.is_empty() => {
                 self.flush_early(socket, out);
-                false
-            }
-            Event::Drain if self.end_waits => {
-                self.finish(socket, out);
                 false
             }
             Event::Timeout if socket.is_farewell_due() => {
@@ -318,6 +310,7 @@ impl Session {
         }
         if progress.peer_closed {
             self.peer_closed = true;
+            socket.set_peer_finished();
             self.written_before_end = self.ledger.total() + self.early.len() as u64;
             self.owed.end = true;
             self.incoming = Vec::new();
@@ -338,24 +331,6 @@ impl Session {
         }
     }
 
-    /// What was written before the handshake was done.
-    fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        if !self.early.is_empty() && socket.queued_bytes() >= socket.write_limit() {
-            return; // It follows at `drain`.
-        }
-        let early = std::mem::take(&mut self.early);
-        if !early.is_empty() {
-            // A failure here is an event of its own.
-            let _ = self.write_all(socket, &[&early], out);
-        }
-        // Full, or requested: now the socket's own queue decides.
-        let wants_drain = std::mem::take(&mut self.owed.drain) || early.len() >= socket.high_water_mark();
-        self.owed.drain = wants_drain && !self.end_called && !socket.request_drain();
-        if self.end_called {
-            self.finish(socket, out);
-        }
-    }
-
     /// Its listener was stopped, and its grace is over; or the pool of a client was dropped.
     fn stopped(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
         // The next `timeout` is the program's.
@@ -370,7 +345,9 @@ impl Session {
             out.clear();
             self.fail(socket, TlsFailure::Stopped, out);
         } else if is_client || !is_busy {
-            self.is_discarding |= is_client;
+            if is_client {
+                self.discard(socket);
+            }
             self.end(socket, out);
         }
     }
@@ -476,8 +453,11 @@ impl Session {
         }
     }
 
-    pub(crate) const fn discard(&mut self) {
-        self.is_discarding = true;
+    /// The socket has the limits of a lingering close, and is read on: it still has to be decrypted,
+    /// up to close_notify.
+    pub(crate) fn discard(&mut self, socket: &mut Socket<'_>) {
+        (self.is_discarding, self.is_paused, self.is_held) = (true, false, false);
+        socket.discard_late();
     }
 
     pub(crate) fn request_drain(&mut self, socket: &mut Socket<'_>) -> bool {

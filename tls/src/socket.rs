@@ -194,7 +194,6 @@ impl Stream for TlsSocket<'_> {
             Some(session) => session.end(&mut self.socket, &mut self.core.out),
             None => self.socket.end(),
         }
-        self.core.limit_linger(&mut self.socket);
     }
 
     fn end_called(&self) -> bool {
@@ -233,13 +232,8 @@ impl Stream for TlsSocket<'_> {
     }
 
     fn discard(&mut self) {
-        self.with(|session, _| session.discard(), Socket::discard);
-        if self.is_tls() {
-            // It still has to be decrypted, up to close_notify.
-            self.resume();
-            self.release();
-            self.core.limit_linger(&mut self.socket);
-        }
+        self.with(Session::discard, Socket::discard);
+        self.deliver();
     }
 
     fn is_paused(&self) -> bool {

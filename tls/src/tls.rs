@@ -306,18 +306,6 @@ impl Core {
         }
     }
 
-    /// A peer that only sends must not postpone the end of a stream that the program does not read.
-    pub(crate) fn limit_linger(&mut self, socket: &mut Socket<'_>) {
-        if let Some(session) = self.sessions.get(socket.id())
-            && session.is_lingering(socket)
-            && session.due.is_none()
-            && let Some(time) = socket.close_timeout()
-        {
-            self.limit(socket, time, Limit::Linger);
-            self.deadlines.arm(&mut socket.context());
-        }
-    }
-
     /// One entry for many records in a row: whether another one was complete meanwhile is looked up
     /// when the limit is over.
     fn limit_record(&mut self, socket: &Socket<'_>) {
@@ -491,11 +479,10 @@ impl<'a> Events<'a, '_> {
             session.due = None;
             core.deadlines.remove(due, id);
         }
-        core.limit_linger(self.socket);
         core.limit_record(self.socket);
     }
 
-    /// A session is due: its handshake or its end takes too long, or its events can be delivered.
+    /// A session is due: its handshake or a record takes too long, or its events can be delivered.
     fn expire(&mut self, id: SocketId, now: Instant) {
         let core = &mut self.tls.core;
         if let (Some(session), Some(mut socket)) = (core.sessions.get_mut(id), self.socket.get(id))
@@ -511,8 +498,6 @@ impl<'a> Events<'a, '_> {
             let failure = match limit {
                 Limit::Handshake => TlsFailure::HandshakeTimeout,
                 Limit::Record(_) => TlsFailure::SlowRecord,
-                // Its FIN is still waited for, since a reset could destroy our answer.
-                Limit::Linger => TlsFailure::no_end_in_time(),
             };
             session.fail(&mut socket, failure, &mut core.out);
         }

@@ -43,6 +43,8 @@ fn act(rng: &mut Rng, socket: &mut Socket<'_>, ids: &[SocketId]) {
         39 => socket.set_answered(),
         40 => socket.postpone_farewell(),
         41 => drop(socket.take_filled()),
+        42 if rng.chance(0.3) => socket.set_peer_finished(),
+        43 if rng.chance(0.3) => socket.discard_late(),
         _ => {}
     }
 }

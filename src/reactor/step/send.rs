@@ -97,6 +97,21 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
+    /// Whether the queue has drained to the low-water mark.
+    #[inline]
+    pub(super) fn check_drained(&mut self) {
+        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
+            self.drained();
+        }
+    }
+
+    /// The write queue has room again, for a caller that can still write.
+    pub(super) fn drained(&mut self) {
+        if self.entry.flags.replace(Flags::FULL, false) && !self.entry.flags.has(Flags::END) {
+            self.post(Input::Drained);
+        }
+    }
+
     /// The kernel has every byte: sends our FIN, or calls close(2) instead.
     pub(super) fn finish(&mut self) {
         if self.entry.state == State::LastFlush && self.settings.close == CloseMode::HandOff {

@@ -290,11 +290,12 @@ fn what_the_peer_takes_counts_as_if_it_were_written_then_unless_it_was_taken_at_
 fn each_state_has_one_limit_or_none() {
     let settings = Settings { connect_ms: Some(1), half_closed_ms: Some(2), close_ms: Some(3), ..timeless() };
     for &state in State::ALL {
-        for read_closed in [false, true] {
+        for (read_closed, peer_finished) in [(false, false), (true, false), (false, true)] {
+            let settings = Settings { peer_finished, ..settings.clone() };
             let mut scene = Scene::created(settings.clone());
             scene.entry().state = state;
             scene.entry().flags.set(Flags::READ_CLOSED, read_closed);
-            let limit = match (state, read_closed) {
+            let limit = match (state, read_closed || peer_finished) {
                 (State::Created | State::Resolving | State::Connecting, _) => Some((1, TimeoutKind::Connect)),
                 (State::Open, true) | (State::LocalFinished | State::PeerFinished | State::Broken, _) => {
                     Some((2, TimeoutKind::HalfClosed))
@@ -316,11 +317,12 @@ fn each_state_has_one_limit_or_none() {
 #[test]
 fn the_ending_timeout_counts_from_when_one_side_has_ended_and_nothing_puts_it_off() {
     let settings = Settings { ending_ms: Some(500), ..timeless() };
-    let begins: [Change<'_>; 4] = [
+    let begins: [Change<'_>; 5] = [
         &|scene| scene.entry().flags.set(Flags::READ_CLOSED, true),
         &|scene| scene.apply(Input::Fin),
         &|scene| scene.apply(Input::EndCalled),
         &|scene| scene.apply(Input::ErrorSeen),
+        &|scene| scene.table.peer_finished(scene.slot, 120),
     ];
     for begin in &begins {
         let mut scene = Scene::accepted(settings.clone(), &[]);
@@ -564,7 +566,7 @@ fn a_socket_that_is_put_aside_has_its_nearest_deadline_filed_whatever_its_times_
                     entry.limit(settings).map(|(ms, _)| ms),
                     entry.grace(settings, extra),
                     entry.write_limit(settings, extra),
-                    settings.ending_ms.filter(|_| entry.is_ending()),
+                    settings.ending_ms.filter(|_| entry.is_ending(settings)),
                     settings.idle_ms.filter(|_| entry.may_idle()),
                 ];
                 let nearest = times.into_iter().flatten().min().map(|ms| 100 + ms);

@@ -54,7 +54,6 @@ impl Session {
         match limit {
             _ if self.is_closed => false,
             Limit::Handshake => self.is_handshaking(),
-            Limit::Linger => self.is_lingering(socket),
             Limit::Record(_) => self.failure.is_none() && !self.is_lingering(socket),
         }
     }
@@ -65,7 +64,7 @@ impl Session {
     }
 
     /// Our side has ended, and the program discards what the peer still sends.
-    pub(crate) fn is_lingering(&self, socket: &Socket<'_>) -> bool {
+    fn is_lingering(&self, socket: &Socket<'_>) -> bool {
         self.is_discarding && !self.peer_closed && self.failure.is_none() && socket.end_called()
     }
 

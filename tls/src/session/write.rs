@@ -143,14 +143,35 @@ impl Session {
             return;
         }
         if self.phase == Phase::Ready {
+            self.flush_early(socket, out);
+        }
+    }
+
+    /// What was written before the handshake was done, and our end if it was called.
+    pub(super) fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        let is_full = socket.queued_bytes() >= socket.write_limit();
+        if is_full && self.end_called {
+            // The last bytes don't wait for room: only after our end the close timeout counts.
+            socket.set_write_limit(usize::MAX);
+        } else if is_full && !self.early.is_empty() {
+            return; // It follows at `drain`.
+        }
+        let early = std::mem::take(&mut self.early);
+        if !early.is_empty() {
+            // A failure here is an event of its own.
+            let _ = self.write_all(socket, &[&early], out);
+        }
+        // Full, or requested: now the socket's own queue decides.
+        let wants_drain = std::mem::take(&mut self.owed.drain) || early.len() >= socket.high_water_mark();
+        self.owed.drain = wants_drain && !self.end_called && !socket.request_drain();
+        if self.end_called {
             self.finish(socket, out);
         }
     }
 
     /// close_notify and our FIN, after the last record.
-    pub(super) fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        self.end_waits = !self.early.is_empty() || socket.queued_bytes() >= socket.write_limit();
-        if self.end_waits || socket.end_called() {
+    fn finish(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
+        if socket.end_called() {
             return;
         }
         out.clear();

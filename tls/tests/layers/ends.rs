@@ -114,11 +114,16 @@ impl End {
 
     /// Ends in order.
     pub(crate) fn end(&mut self) {
+        self.close_notify();
+        self.fin();
+    }
+
+    /// Ends the stream, if it has TLS, and not the connection.
+    pub(crate) fn close_notify(&mut self) {
         if let Some(tls) = &mut self.tls {
             tls.send_close_notify();
         }
         self.flush();
-        self.fin();
     }
 
     /// A FIN and nothing else: with TLS the stream is truncated.

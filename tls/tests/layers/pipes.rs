@@ -350,13 +350,17 @@ fn a_long_stream_that_is_piped_elsewhere_is_encrypted_from_there_on() {
 #[test]
 fn a_stream_that_has_ended_is_not_given_up_while_the_other_side_takes_it() {
     const BYTES: usize = 125_000;
-    for sides in SIDES {
+    for (sides, has_fin) in [(SIDES[0], true), (SIDES[0], false), (SIDES[1], true), (SIDES[1], false), (SIDES[2], true)]
+    {
         let (mut proxy, mut client, listener, configs) = Proxy::begun(sides);
         proxy.network.set_buffers(16 * 1024, 8 * 1024);
         let mut backend = proxy.backend(&mut client, &listener, sides.1.then(|| configs.server()));
         backend.is_slow = true;
         client.write(&vec![7; BYTES]);
-        client.end();
+        client.close_notify();
+        if has_fin {
+            client.fin();
+        }
         let begun = proxy.network.now();
         while !backend.has_end() && !backend.is_reset() {
             proxy.run(Duration::from_secs(25));
@@ -370,6 +374,24 @@ fn a_stream_that_has_ended_is_not_given_up_while_the_other_side_takes_it() {
         assert!(lived > Duration::from_secs(330), "{sides:?}: {lived:?}");
         backend.end();
         proxy.play(&mut [&mut client, &mut backend]);
-        assert!(client.has_end() && proxy.tls.is_empty(), "{sides:?}");
+        assert!(client.has_end() && proxy.tls.is_empty() == has_fin, "{sides:?}");
+        proxy.run(Duration::from_secs(31));
+        assert!(proxy.tls.is_empty(), "{sides:?}: {:?}", proxy.seen);
+    }
+}
+
+#[test]
+fn a_pair_whose_client_ends_without_a_fin_is_over_when_its_backend_is_silent() {
+    for sides in [(true, false), (true, true)] {
+        let (mut proxy, mut client, mut backend) = Proxy::new(sides);
+        client.write(b"question");
+        client.close_notify();
+        proxy.play(&mut [&mut client, &mut backend]);
+        assert!(backend.has_end(), "{sides:?}: {:?}", proxy.seen);
+        proxy.run(Duration::from_secs(290));
+        assert!((0..2).all(|side| !proxy.last(side).starts_with("close")), "{sides:?}: {:?}", proxy.seen);
+        proxy.run(Duration::from_secs(20));
+        assert!((0..2).all(|side| proxy.last(side).starts_with("close")), "{sides:?}: {:?}", proxy.seen);
+        assert!(proxy.tls.is_empty(), "{sides:?}");
     }
 }

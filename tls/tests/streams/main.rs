@@ -1,6 +1,7 @@
 //! TLS streams on the simulated network: the order of events, and every ending.
 
 mod arbitrary;
+mod bounds;
 mod constant;
 mod cuts;
 mod endings;

@@ -173,8 +173,13 @@ impl Scene {
 
     /// The same with little room in the kernels, so that much has to wait.
     pub(crate) fn narrow_server(configs: &Configs, options: ListenOptions) -> (Self, Peer) {
+        Self::server_with_buffers(configs, options, 3000)
+    }
+
+    /// The same with this much room in the kernel of a sender.
+    pub(crate) fn server_with_buffers(configs: &Configs, options: ListenOptions, send_bytes: usize) -> (Self, Peer) {
         let scene = Self::new();
-        scene.network.set_buffers(3000, 3000);
+        scene.network.set_buffers(send_bytes, 3000);
         scene.with_server(configs, options)
     }
 

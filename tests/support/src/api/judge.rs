@@ -352,12 +352,15 @@ pub(crate) fn stands_for_none(socket: &mut Socket<'_>) -> Verdict {
     socket.set_deadline(None);
     socket.set_allow_half_open(true);
     socket.set_low_water_mark(1);
+    socket.set_write_limit(1);
+    socket.set_peer_finished();
+    socket.discard_late();
     socket.splice_next();
     check(socket.write(b"x") == Err(Error::Gone), "a placeholder refuses a write")?;
     check(socket.fill(Vec::new(), 1).is_err() && socket.take_filled().is_none(), "a placeholder fills no buffer")?;
     check(socket.forward(id) == Err(Error::Gone) && !socket.request_drain(), "a placeholder passes on nothing")?;
-    let limits = (socket.high_water_mark(), socket.write_limit(), socket.close_timeout());
-    check(limits == (0, 0, None), "a placeholder has no limits")?;
+    let limits = (socket.high_water_mark(), socket.write_limit());
+    check(limits == (0, 0), "a placeholder has no limits")?;
     let facts = [socket.is_filling(), socket.has_unread(), socket.is_discarding(), socket.is_overflow()];
     let settings = [socket.allows_half_open(), socket.is_farewell_due(), socket.is_unix(), socket.peer_ended()];
     check(facts == [false; 4] && settings == [false; 4], "nothing is the case for a placeholder")?;
