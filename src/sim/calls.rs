@@ -355,7 +355,10 @@ impl World {
             self.rows.mark(Fault::EndWithDataQueued);
         }
         end.finish(self.now);
-        self.transmit(id, usize::MAX);
+        match end.is_unix() {
+            true => self.finish_unix(id),
+            false => _ = self.transmit(id, usize::MAX),
+        }
         self.edge(id);
         Ok(())
     }

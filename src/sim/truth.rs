@@ -154,13 +154,14 @@ impl World {
     pub(super) fn kernel(&self, id: Id) -> Kernel {
         let Some(end) = self.ends.get(id) else { return Kernel::default() };
         Kernel {
-            acked: match end.died {
-                true => 0,
-                // What was sent is in the peer's own queue.
-                false if end.is_unix() => end.written,
+            // What was sent over a Unix domain socket was in the peer's own queue at once, also if the
+            // peer has closed since.
+            acked: match end.is_unix() {
+                true => end.written,
+                false if end.died => 0,
                 false => end.acked.min(end.written),
             },
-            fin_acked: !end.died && (end.is_fin_acked() || (end.is_unix() && end.finished)),
+            fin_acked: if end.is_unix() { end.finished } else { !end.died && end.is_fin_acked() },
             finished: end.finished,
             finished_at: end.finished_at,
             peer_finished: end.peer_finished,

@@ -55,8 +55,6 @@ pub(super) struct Clock {
     pub(super) edge: u64,
     /// A fault may report that a connection is over before it reports the error.
     pub(super) splits_flags: bool,
-    /// Flags of a closed attempt can come late, with the token of the one that has won.
-    pub(super) delays_flags: bool,
 }
 
 impl Clock {
@@ -68,8 +66,7 @@ impl Clock {
         // A limit may wait for the repetition of a call, which is late like any timer.
         let late = if retry > 0 { 2 * (TICKS + cost) + retry } else { TICKS + cost };
         let splits_flags = faults.split_edge.max(faults.spurious) > 0.0;
-        let delays_flags = faults.stale_news > 0.0;
-        Self { now, late, cost, retry, edge: edge + retry, splits_flags, delays_flags }
+        Self { now, late, cost, retry, edge: edge + retry, splits_flags }
     }
 
     /// The earliest time from which an acknowledgement counts, if the reactor may have queried it:

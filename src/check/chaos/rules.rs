@@ -49,7 +49,7 @@ pub(super) fn check_event(
             let may_wait = is_enabled || model.fills || truth.kernel.unread > 0 || truth.given_at >= truth.failed_at;
             must(may_wait, Rule::Progress, || "peer-ended instead of an error, and nothing is unread".to_owned())?;
             let gone = match how {
-                PeerEnd::Fin => truth.kernel.peer_finished || close::seems_finished(truth, clock) || clock.delays_flags,
+                PeerEnd::Fin => truth.kernel.peer_finished || close::seems_finished(truth, clock),
                 PeerEnd::Reset => truth.kernel.died,
             };
             must(gone, Rule::HonestClose, || format!("{event}, and in the network: {:?}", truth.kernel))?;
