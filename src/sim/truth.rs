@@ -11,9 +11,10 @@ use super::Network;
 use super::arena::Id;
 use super::end::{FinOrder, Phase, TAKEN};
 use super::world::{Source, World};
-use crate::net::Token;
+use crate::net::{LookupAnswer, Token};
 use crate::options::IdleDirection;
 use crate::table::Waits;
+use crate::target::Target;
 
 /// One socket's truth, from its first call to the next socket in its slot.
 #[derive(Clone, Debug, Default)]
@@ -122,6 +123,24 @@ impl Network {
         let mut truth = world.truth(host, slot).clone();
         truth.kernel = kernel.unwrap_or(truth.kernel);
         truth
+    }
+
+    /// The addresses that this target has, or why its name has none. `None` for a Unix domain socket,
+    /// and for a lookup that never ends.
+    pub(crate) fn addresses(&self, target: &Target) -> Option<LookupAnswer> {
+        match target {
+            Target::Addr(addr) => Some(Ok(vec![*addr])),
+            Target::Addrs(addrs) => Some(Ok(addrs.to_vec())),
+            Target::Name { host, port } => self.world.borrow().known(host, *port),
+            Target::Unix(_) => None,
+        }
+    }
+
+    /// How often accept(2) of this listener has returned a connection, or that none waits.
+    pub(crate) fn accept_answers(&self, host: u32, listener: u32) -> u64 {
+        let world = self.world.borrow();
+        let id = world.held_listener(host, listener);
+        id.and_then(|id| world.listeners.get(id)).map_or(0, |listener| listener.answers)
     }
 }
 
