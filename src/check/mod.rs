@@ -9,7 +9,8 @@
 //!
 //! # The ten rules
 //!
-//! A random run checks rules 1 to 5, 8 and 10 at every event, and 6, 7 and 9 at its end.
+//! A random run checks at every event what is known then. At its end it checks the rest: that
+//! everything is freed, that few polls were in vain, and that both ends of a connection agree.
 //! [`Endings`] checks 1, 6 and 8, and rules of its own.
 //!
 //! 1. **Language.** The events of a socket are a prefix of the grammar in [`Event`](crate::Event);
@@ -20,7 +21,8 @@
 //!    `end` comes only after the peer's FIN and its last byte. No clean close has destroyed an
 //!    answer.
 //! 4. **Cause.** Every error has a cause that the network knows. Without a fault there is no error.
-//! 5. **Timers.** None is early, and none is late by more than a tick.
+//! 5. **Timers.** None is early, and none is late by more than two ticks and four turns of its
+//!    reactor.
 //! 6. **Resources.** Everything is freed with the last `close`.
 //! 7. **No spin.** A turn without work waits.
 //! 8. **Progress.** A socket with work is queued, and one without is watched. When the faults stop,

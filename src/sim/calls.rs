@@ -69,6 +69,7 @@ impl World {
             accepting: true,
             pending: 0,
             short: false,
+            answers: 0,
             plays: VecDeque::new(),
             each: None,
         };
@@ -121,7 +122,8 @@ impl World {
     }
 
     pub(super) fn accept(&mut self, listener: Id, owner: Owner) -> Call<Id> {
-        let queue = &mut self.listeners.get_mut(listener).ok_or(Errno::BADF)?.queue;
+        let Listener { queue, answers, .. } = self.listeners.get_mut(listener).ok_or(Errno::BADF)?;
+        *answers += 1;
         let several = queue.len() > 1;
         let id = queue.pop_front().ok_or(Errno::WOULDBLOCK)?;
         if several {
@@ -355,7 +357,10 @@ impl World {
             self.rows.mark(Fault::EndWithDataQueued);
         }
         end.finish(self.now);
-        self.transmit(id, usize::MAX);
+        match end.is_unix() {
+            true => self.finish_unix(id),
+            false => _ = self.transmit(id, usize::MAX),
+        }
         self.edge(id);
         Ok(())
     }
@@ -411,12 +416,18 @@ impl World {
             self.rows.mark(Fault::LookupFails);
             return Some(Err(LookupErrorKind::TryAgain));
         }
-        if let Ok(ip) = host.parse::<IpAddr>() {
-            return Some(Ok(vec![SocketAddr::new(ip, port)]));
-        }
-        if !matches!(self.names.get(host), Some(Name::Known(ips)) if !ips.is_empty()) {
+        if host.parse::<IpAddr>().is_err() && !matches!(self.names.get(host), Some(Name::Known(ips)) if !ips.is_empty())
+        {
             let hangs = matches!(self.names.get(host), Some(Name::Hangs));
             self.rows.mark(if hangs { Fault::LookupHangs } else { Fault::LookupFails });
+        }
+        self.known(host, port)
+    }
+
+    /// The same without faults.
+    pub(super) fn known(&self, host: &str, port: u16) -> Option<LookupAnswer> {
+        if let Ok(ip) = host.parse::<IpAddr>() {
+            return Some(Ok(vec![SocketAddr::new(ip, port)]));
         }
         Some(match self.names.get(host) {
             None => Err(LookupErrorKind::NotFound),

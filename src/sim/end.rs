@@ -288,10 +288,11 @@ impl End {
         self.acked < self.stream_end()
     }
 
-    /// On Linux a socket is writable from a third of its buffer on (sk_stream_is_writeable).
+    /// On Linux a socket is writable from a third of its buffer on (sk_stream_is_writeable), and a Unix
+    /// domain socket from three quarters on (unix_writable).
     pub(super) fn has_room(&self) -> bool {
-        let free = self.tuning.send_bytes.saturating_sub(self.outgoing.len());
-        free * 3 >= self.tuning.send_bytes
+        let (all, used) = (self.tuning.send_bytes, self.outgoing.len());
+        if self.is_unix() { used * 4 <= all } else { all.saturating_sub(used) * 3 >= all }
     }
 
     /// Whether a write would succeed.

@@ -58,9 +58,10 @@ pub struct Faults {
     pub connect_exhausted: f64,
     /// Per register: ENOSPC, epoll's limit of watches.
     pub register_exhausted: f64,
-    /// Per read, peek, write, end, query for the last acknowledgement, filling of a kernel pipe,
-    /// connect, winner of a race, and listener that is watched again: ENOBUFS or ENOMEM. Never for
-    /// the same call of a connection or listener twice in a row, nor for two connects of a host.
+    /// Per read, peek, write, end, query for the last acknowledgement or for the time since it,
+    /// filling of a kernel pipe, connect, winner of a race, and listener that is watched again: ENOBUFS
+    /// or ENOMEM. Never for the same call of a connection or listener twice in a row, nor for two
+    /// connects of a host.
     pub no_memory: f64,
     /// Per lookup: up to this much slower.
     pub lookup_delay: Duration,

@@ -60,8 +60,10 @@
 //! - No segment size, congestion control, Nagle or delayed acknowledgement: only latency, buffers
 //!   and windows. (On Linux the edge at the step to FIN-WAIT-2 may be some 40 ms later because of
 //!   that.)
-//! - Packets of one direction never overtake each other, and are lost only while an address is
-//!   [vanished](Network::vanish), or while the receiver is [deaf](Network::set_deaf).
+//! - Packets of one direction overtake each other only where an RST does
+//!   ([`Faults::reset_overtakes`]). They are lost only then, while an address is
+//!   [vanished](Network::vanish) or the receiver [deaf](Network::set_deaf), and on
+//!   [request](Network::lose_next).
 //! - Buffers hold exactly the requested size; Linux doubles the number, and grows buffers by
 //!   itself.
 //! - A SYN takes a slot in the listen queue, not the end of the handshake.
@@ -430,10 +432,12 @@ impl Network {
     }
 
     /// Ends a connection from outside (`ss -K`), named by one end's addresses: ECONNABORTED there,
-    /// an RST to the other end. Returns whether there was one. Visits every connection once.
+    /// an RST to the other end. Not for a Unix domain socket. Returns whether there was one. Visits
+    /// every connection once.
     pub fn abort(&self, local: SocketAddr, remote: SocketAddr) -> bool {
         let mut world = self.world.borrow_mut();
-        let named = |end: &end::End| end.local == local && end.remote == remote && end.phase != end::Phase::Closed;
+        let is_open = |end: &end::End| end.phase != end::Phase::Closed && !end.is_unix();
+        let named = |end: &end::End| (end.local, end.remote) == (local, remote) && is_open(end);
         let found = world.ends.iter().find(|(_, end)| named(end)).map(|(id, _)| id);
         if let Some(id) = found {
             world.rows.mark(Fault::Aborted);

@@ -277,12 +277,17 @@ impl World {
                 let same = self.ends.get(id).is_some_and(|end| end.token == Some(token));
                 same.then_some((token, readiness))?
             }
-            Source::Stale(token, readiness) => {
-                let end = self.held(host, token.index).and_then(|id| self.ends.get(id));
-                (Some(token) != end.and_then(|end| end.token)).then_some((token, readiness))?
-            }
+            Source::Stale(token, readiness) => (!self.is_open(host, token)).then_some((token, readiness))?,
         };
         (readiness != Readiness::default()).then_some((token, readiness))
+    }
+
+    /// Whether a connection in the slot of this token has it: it is registered, or it has won a race
+    /// and could not be.
+    fn is_open(&self, host: u32, token: Token) -> bool {
+        let Some(end) = self.held(host, token.index).and_then(|id| self.ends.get(id)) else { return false };
+        let truth = self.programs[host as usize].truths.get(token.index as usize);
+        end.token == Some(token) || truth.is_some_and(|truth| truth.is_of(token.generation))
     }
 
     pub(super) fn set_sleep(&mut self, host: u32, until: Option<u64>) {
@@ -298,8 +303,7 @@ impl World {
     /// Forgets the deadlines of other programs that have passed; returns whether there were any.
     fn pass_sleepers(&mut self) -> bool {
         let mut passed = false;
-        while let Some((until, host)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
-            let _ = until;
+        while let Some((_, host)) = self.sleepers.first().copied().filter(|(until, _)| *until <= self.now) {
             self.set_sleep(host, None);
             passed = true;
         }

@@ -1,7 +1,8 @@
 //! TCP, as far as a stream shows it: handshake, windows, acknowledgement, repetition, FIN and RST.
 //!
-//! Invariant: packets of one direction arrive in order or not at all, so a gap means loss, and
-//! repeating from the oldest unacknowledged byte is always right.
+//! Invariant: segments of one direction arrive in order or not at all, so a gap means loss, and
+//! repeating from the oldest unacknowledged byte is always right. Only an RST may overtake them, and
+//! then nothing is repeated.
 //!
 //! There is no congestion control, no Nagle, no delayed acknowledgement and no segment size: they
 //! change only when an application sees something, not what it sees.

@@ -12,9 +12,10 @@ use super::arena::Id;
 use super::end::{FinOrder, Phase, TAKEN};
 use super::world::{Source, World};
 use crate::lifecycle::State;
-use crate::net::Token;
+use crate::net::{LookupAnswer, Token};
 use crate::options::IdleDirection;
 use crate::table::Waits;
+use crate::target::Target;
 
 /// One socket's truth, from its first call to the next socket in its slot.
 #[derive(Clone, Debug, Default)]
@@ -124,6 +125,24 @@ impl Network {
         truth.kernel = kernel.unwrap_or(truth.kernel);
         truth
     }
+
+    /// The addresses that this target has, or why its name has none. `None` for a Unix domain socket,
+    /// and for a lookup that never ends.
+    pub(crate) fn addresses(&self, target: &Target) -> Option<LookupAnswer> {
+        match target {
+            Target::Addr(addr) => Some(Ok(vec![*addr])),
+            Target::Addrs(addrs) => Some(Ok(addrs.to_vec())),
+            Target::Name { host, port } => self.world.borrow().known(host, *port),
+            Target::Unix(_) => None,
+        }
+    }
+
+    /// How often accept(2) of this listener has returned a connection, or that none waits.
+    pub(crate) fn accept_answers(&self, host: u32, listener: u32) -> u64 {
+        let world = self.world.borrow();
+        let id = world.held_listener(host, listener);
+        id.and_then(|id| world.listeners.get(id)).map_or(0, |listener| listener.answers)
+    }
 }
 
 impl World {
@@ -154,13 +173,14 @@ impl World {
     pub(super) fn kernel(&self, id: Id) -> Kernel {
         let Some(end) = self.ends.get(id) else { return Kernel::default() };
         Kernel {
-            acked: match end.died {
-                true => 0,
-                // What was sent is in the peer's own queue.
-                false if end.is_unix() => end.written,
+            // What was sent over a Unix domain socket was in the peer's own queue at once, also if the
+            // peer has closed since.
+            acked: match end.is_unix() {
+                true => end.written,
+                false if end.died => 0,
                 false => end.acked.min(end.written),
             },
-            fin_acked: !end.died && (end.is_fin_acked() || (end.is_unix() && end.finished)),
+            fin_acked: if end.is_unix() { end.finished } else { !end.died && end.is_fin_acked() },
             finished: end.finished,
             finished_at: end.finished_at,
             peer_finished: end.peer_finished,

@@ -3,8 +3,8 @@
 //!
 //! Invariant: apart from their names they are connections over loopback, on an address that no
 //! program can have. What differs is what unix(7) does differently: names instead of ports, a full
-//! queue that refuses at once, no reset, and a close(2) that the other end notices at once: its
-//! writes fail, and its reads too if bytes of its own were not read.
+//! queue that refuses at once, no reset, a shutdown(2) that the other end notices at once, and a
+//! close(2) that it notices too: its writes fail, and its reads too if bytes of its own were not read.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -28,6 +28,27 @@ impl End {
     /// The peer's bytes that have arrived, without its FIN.
     const fn received_bytes(&self) -> u64 {
         self.received - self.peer_finished as u64
+    }
+
+    /// What was written and the other end has not received. On Linux everything is in the queue of the
+    /// receiver. Here it may be on its way, or wait for the window.
+    fn rest_for(&self, other: &Self) -> Vec<u8> {
+        let from = other.received_bytes();
+        if from < self.written { self.copy_out(from, self.written) } else { Vec::new() }
+    }
+
+    /// Takes the rest of the peer's bytes, and the end after them.
+    fn take_rest(&mut self, rest: &[u8], now: u64) {
+        if self.peer_finished {
+            return;
+        }
+        if self.incoming.is_empty() {
+            self.unread_since = Some(now);
+        }
+        self.incoming.extend(rest);
+        self.peer_finished = true;
+        self.received += rest.len() as u64 + 1;
+        self.note_their_fin(now);
     }
 }
 
@@ -78,33 +99,36 @@ impl World {
         let Some(peer) = end.peer else { return };
         self.unhash(peer);
         let Some(other) = self.ends.get_mut(peer) else { return };
-        // On Linux everything that was written is in the queue of the receiver. Here it may be on its
-        // way, or wait for the window.
         let is_unread = !end.incoming.is_empty() || other.written > end.received_bytes();
-        let from = other.received_bytes();
-        if from < end.written {
-            if other.incoming.is_empty() {
-                other.unread_since = Some(now);
-            }
-            other.incoming.extend(end.copy_out(from, end.written));
-            other.received += end.written - from;
-        }
         if is_unread {
             self.rows.mark(Fault::ClosedWithInputUnread);
             self.resets += 1;
             other.mark_reset(&mut self.rows);
         }
         other.rest();
-        if !other.peer_finished {
-            other.peer_finished = true;
-            other.received += 1;
-            other.note_their_fin(now);
-        }
+        other.take_rest(&end.rest_for(other), now);
         if is_unread || matches!(end.owner, Owner::Queue(_)) {
             (other.error, other.died, other.gone_at) = (Some(Errno::CONNRESET), true, now);
         }
         other.phase = Phase::Closed;
         self.edge(peer);
+    }
+
+    /// Linux's unix_shutdown: the other end can read what was written to it, and then the end, at
+    /// once.
+    pub(super) fn finish_unix(&mut self, id: Id) {
+        let now = self.now;
+        let Some((end, peer)) = self.ends.get(id).and_then(|end| Some((end, end.peer?))) else { return };
+        let Some(rest) = self.ends.get(peer).map(|other| end.rest_for(other)) else { return };
+        if let Some(end) = self.ends.get_mut(id) {
+            end.rest();
+        }
+        if let Some(other) = self.ends.get_mut(peer) {
+            other.take_rest(&rest, now);
+        }
+        self.edge(peer);
+        self.settle(peer);
+        self.settle(id);
     }
 
     /// The listener with this name. A listener that is closed has removed its file.

@@ -140,6 +140,8 @@ pub(super) struct Listener {
     pub(super) pending: usize,
     /// Its last call lacked memory.
     pub(super) short: bool,
+    /// How often accept(2) has returned a connection, or that none waits.
+    pub(super) answers: u64,
     /// Scripts that wait for a connection.
     pub(super) plays: VecDeque<u32>,
     /// The script of a connection that finds none waiting.

@@ -219,10 +219,12 @@ impl Run {
         let host = self.clients_host();
         let (now, total_ms) = (self.state.now(), options.total_ms);
         let Some(reactor) = &mut self.reactors[host] else { return };
-        let Ok(id) = reactor.connect(target.into(), options) else { return };
+        let target = target.into();
+        let addrs = self.state.network.addresses(&target);
+        let Ok(id) = reactor.connect(target, options) else { return };
         let Some(mut socket) = reactor.socket(id) else { return };
         let mut model = SocketModel::new(host as u32, (number, true), &socket, now);
-        model.deadline = total_ms.map(|ms| now + ms * 1_000_000);
+        (model.addrs, model.deadline) = (addrs, total_ms.map(|ms| now + ms * 1_000_000));
         match self.state.rng.below(40) {
             0 | 1 => model.end(&mut socket, now),
             2 => model.destroy(&mut socket),

@@ -23,7 +23,7 @@ pub(super) fn check(
     must(numbers, Rule::Bytes, || {
         format!("\"{ending}\", and the network has {} read, {} written", truth.given, truth.sent)
     })?;
-    let may_drop = model.discards || (model.fills && drops_its_buffer(model, ending, socket, truth, clock));
+    let may_drop = model.discards || (model.fills.is_some() && drops_its_buffer(model, ending, socket, truth, clock));
     must(may_drop || model.read == truth.given, Rule::Bytes, || {
         format!("\"{ending}\", of which {} bytes were delivered", model.read)
     })?;
@@ -74,6 +74,8 @@ fn check_first_fin(model: &SocketModel, ending: &Ending, truth: &Truth, clock: C
     let came_between = kernel.fin_order == FinOrder::Peer && kernel.fin_at + clock.cost > kernel.finished_at;
     let holds = match ending.first_fin {
         FirstFin::Neither => !kernel.finished && !is_known,
+        // After a hand-off it is not queried whether the FINs crossed.
+        FirstFin::Local if model.saw_crossing => ending.kind == EndingKind::HandedOff,
         FirstFin::Local => kernel.finished && (kernel.fin_order != FinOrder::Peer || came_between),
         FirstFin::Peer => kernel.fin_order == FinOrder::Peer || seems_finished(truth, clock),
         FirstFin::Both => kernel.fin_order == FinOrder::Crossed || came_between,

@@ -53,10 +53,10 @@ pub(super) struct Clock {
     pub(super) retry: u64,
     /// How late readiness and the read after it may be, if a fault delays them.
     pub(super) edge: u64,
+    /// A fault may fail a lookup.
+    pub(super) fails_lookups: bool,
     /// A fault may report that a connection is over before it reports the error.
     pub(super) splits_flags: bool,
-    /// Flags of a closed attempt can come late, with the token of the one that has won.
-    pub(super) delays_flags: bool,
 }
 
 impl Clock {
@@ -67,14 +67,14 @@ impl Clock {
         let cost = TURNS * network.longest_turn(host);
         // A limit may wait for the repetition of a call, which is late like any timer.
         let late = if retry > 0 { 2 * (TICKS + cost) + retry } else { TICKS + cost };
+        let fails_lookups = faults.lookup_failure > 0.0;
         let splits_flags = faults.split_edge.max(faults.spurious) > 0.0;
-        let delays_flags = faults.stale_news > 0.0;
-        Self { now, late, cost, retry, edge: edge + retry, splits_flags, delays_flags }
+        Self { now, late, cost, retry, edge: edge + retry, fails_lookups, splits_flags }
     }
 
     /// The earliest time from which an acknowledgement counts, if the reactor may have queried it:
     /// not if it came in the turn in which the limit expired.
-    const fn acknowledged_from(self, truth: &Truth) -> u64 {
+    pub(super) const fn acknowledged_from(self, truth: &Truth) -> u64 {
         let taken_at = truth.kernel.taken_at;
         let may_have = truth.kernel.can_ask && taken_at + self.cost / TURNS <= self.now;
         if may_have { taken_at.saturating_sub(AT_ONCE) } else { 0 }
@@ -214,6 +214,13 @@ pub(super) fn may_have_expired(model: &SocketModel, socket: &Socket<'_>, truth: 
         || may_have(TimeoutKind::Ending)
         || (waits && may_have(TimeoutKind::Write))
         || (model.end_called && may_have(TimeoutKind::Close))
+        || may_have_missed(model, settings, truth, clock)
+}
+
+/// Whether the half-closed timeout may have expired before the unread bytes were noticed.
+fn may_have_missed(model: &SocketModel, settings: &Settings, truth: &Truth, clock: Clock) -> bool {
+    let due = limit(model, settings, truth, TimeoutKind::HalfClosed, clock).filter(|due| due.earliest <= clock.now);
+    due.is_some_and(|due| came_in_time(model, truth, &due, "", clock).is_ok())
 }
 
 /// Whether a limit may have ended the socket when it was closed.

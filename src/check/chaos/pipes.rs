@@ -172,14 +172,15 @@ impl RunState {
                 format!("{} lost its source and is broken, and is not read", before.id)
             });
         }
-        let has_pending = other.queued_bytes() > 0 || before.end_called;
+        // It counts from the first bytes that came after the end of the other side. Its drain may be
+        // pending.
+        let since_data = sink.deadline.filter(|_| ending.is_clean());
+        let has_pending = other.queued_bytes() > 0 || before.end_called || since_data.is_some();
         must(has_pending, Rule::Progress, || {
             format!("{} lost its source and has an empty queue, and is not closed", before.id)
         })?;
         must(!sink.is_paused, Rule::Progress, || format!("{} lost its source, and is still paused", before.id))?;
         if state.is_connected() {
-            // It counts from the first bytes that came after the end of the other side.
-            let since_data = sink.deadline.filter(|_| ending.is_clean());
             sink.deadline = since_data.or(Some(self.now() + FLUSH_LIMIT));
         }
         Ok(())

@@ -296,13 +296,15 @@ impl Run {
                 continue;
             };
             let mut model = SocketModel::new(host as u32, (number, true), &socket, now);
+            let target = state.conversations[number].backend_target.as_ref();
+            model.addrs = target.and_then(|target| state.network.addresses(target));
             model.driver = Driver::Pooled;
             state.models.push(model);
         }
     }
 
     fn check_reply(&mut self, host: usize, index: usize, ticket: Ticket, reply: PoolReply) -> Result<(), Violation> {
-        let now = self.state.now();
+        let (now, clock) = (self.state.now(), self.state.clock(host as u32));
         let Self { reactors, state, .. } = self;
         let pool_model = &mut state.pool_models[index];
         let Some(request) = pool_model.waiting.iter().position(|request| request.ticket == ticket) else {
@@ -331,6 +333,12 @@ impl Run {
         let was_destroyed = state.models.iter().find(is_ours).is_some_and(|model| model.destroy_called);
         let is_good = is_open && is_new && !socket.destroy_called();
         must(is_good || was_destroyed, Rule::Language, || format!("{socket:?} is leased"))?;
+        let kernel = state.network.truth(host as u32, id.index()).kernel;
+        let is_news = |is: bool, at: u64| is && at + clock.cost <= now;
+        let is_lost = is_news(kernel.unread > 0, kernel.unread_since.unwrap_or(now))
+            || is_news(kernel.peer_finished, kernel.fin_at)
+            || is_news(kernel.died, kernel.gone_at);
+        must(!is_lost || was_destroyed, Rule::Language, || format!("{id} is leased, and in the network: {kernel:?}"))?;
         let (read, written) = (socket.bytes_read(), socket.bytes_written());
         let Some(model) = state.models.iter_mut().find(|model| model.host as usize == host && model.id == id) else {
             return Err(Violation::new(Rule::Identity, format!("{id} is leased, and has no model")));

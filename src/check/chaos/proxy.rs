@@ -82,11 +82,12 @@ impl Run {
         let Some(reactor) = &mut self.reactors[host] else { return Ok(()) };
         let Some(target) = self.state.conversations[number].backend_target.clone() else { return Ok(()) };
         let refused = |error| Violation::new(Rule::Progress, format!("a proxy can't connect: {error}"));
+        let addrs = self.state.network.addresses(&target);
         let back = reactor.connect(target, options).map_err(refused)?;
         let now = self.state.now();
         if let Some(socket) = reactor.socket(back) {
             let mut model = SocketModel::new(host as u32, (number, true), &socket, now);
-            model.driver = Driver::Piped;
+            (model.driver, model.addrs) = (Driver::Piped, addrs);
             self.state.conversations[number].may_cut |= !socket.allows_half_open();
             self.state.models.push(model);
         }

@@ -83,11 +83,13 @@ impl Run {
             conversations: Vec::new(),
             limits: Vec::new(),
             stops: Vec::new(),
+            paused: Vec::new(),
             models: Vec::new(),
             pipes: if seed.is_multiple_of(4) { pipes } else { pipes.always_splicing() },
             pool_models: Vec::new(),
             wakes: [Wakes::default(); 2],
             accept_failures: 0,
+            shortages: Vec::new(),
             closed_ids: Vec::new(),
             written: Vec::new(),
             events: 0,
@@ -296,6 +298,7 @@ impl Run {
                 must(reactor.pause_accepting(id).is_ok(), Rule::Identity, || {
                     format!("{id} is open, and was not found")
                 })?;
+                self.state.paused.push(id);
             }
         }
         let (mut destroyed, now) = (Vec::new(), self.state.now());
@@ -340,7 +343,7 @@ impl Run {
             TaskKind::MakeRoom(number) => self.make_room(number),
             TaskKind::RequestSocket(number) if !self.state.end_requested => self.request_socket(number, None),
             TaskKind::RequestSocket(_) => {}
-            TaskKind::Disturb(disturbance) => self.disturb(disturbance),
+            TaskKind::Disturb(disturbance) => self.disturb(disturbance)?,
             TaskKind::CheckLimits(again) if !self.is_healed => self.set_task(again, TaskKind::CheckLimits(again)),
             TaskKind::CheckLimits(_) => {}
             TaskKind::Heal => self.heal(),
@@ -358,6 +361,7 @@ impl Run {
                 let _ = reactor.resume_accepting(id);
             }
         }
+        self.state.paused.clear();
         self.state.note_both("the faults are over");
         self.is_healed = true;
         self.set_task(END_ALL_AFTER, TaskKind::EndAll);

@@ -6,7 +6,7 @@ use rustix::io::Errno;
 use super::limits::Clock;
 use super::plan::{Kind, Plan};
 use super::pools::PoolModel;
-use super::rules::check_event;
+use super::rules::{check_event, check_filled};
 use super::socket_model::{ActContext, Command, Driver, Label, SocketModel};
 use super::stop::StopTimes;
 use crate::check::{Column, Rule, Transcript, Violation, must, record};
@@ -76,6 +76,8 @@ pub(super) struct RunState {
     pub(super) limits: Vec<(ListenerId, (usize, OverflowPolicy))>,
     /// Listeners that were stopped.
     pub(super) stops: Vec<(ListenerId, StopTimes)>,
+    /// Listeners that are paused.
+    pub(super) paused: Vec<ListenerId>,
     pub(super) models: Vec<SocketModel>,
     pub(super) pipes: Pipes,
     pub(super) pool_models: Vec<PoolModel>,
@@ -83,6 +85,8 @@ pub(super) struct RunState {
     pub(super) wakes: [Wakes; 2],
     /// How often accept(2) had failed for a shortage when the last event was delivered.
     pub(super) accept_failures: u64,
+    /// Listeners that could not accept, and how often accept(2) had had an answer.
+    pub(super) shortages: Vec<(ListenerId, u64)>,
     /// Ids of sockets that delivered `close`, with the number of the reactor.
     pub(super) closed_ids: Vec<(u32, SocketId)>,
     pub(super) written: Vec<Written>,
@@ -167,7 +171,7 @@ impl RunState {
             let is_pools = self.is_pools(host, &mut socket, &event);
             return Ok(if is_pools { FollowUp::Nothing } else { FollowUp::Timer(timer) });
         }
-        self.check_listener(&event, can_accept)?;
+        self.check_listener(host, &event, can_accept)?;
         if matches!(event, Event::Woken) {
             self.wakes[host as usize].deliver()?;
         }
@@ -186,9 +190,9 @@ impl RunState {
         if matches!(event, Event::Filled) && filled.is_none() {
             return Err(Violation::new(Rule::Bytes, "`filled` without a buffer"));
         }
-        let event = filled.as_deref().map_or(event, Event::Data);
-        model.fills &= filled.is_none();
         let (truth, clock) = (self.truth(&model), self.clock(host));
+        check_filled(&mut model, &event, filled.as_deref(), &truth)?;
+        let event = filled.as_deref().map_or(event, Event::Data);
         model.endpoints = model.endpoints.or_else(|| self.network.endpoints(host, slot));
         self.note_what_was_done(&mut model, &socket, &event)?;
         if let Err(violation) = check_event(&mut model, &socket, &event, &truth, clock) {
@@ -241,11 +245,15 @@ impl RunState {
 
     /// Checks what a listener reports. `can_accept`: no call of accept(2) lacked anything since the last
     /// event.
-    fn check_listener(&self, event: &Event<'_>, can_accept: bool) -> Result<(), Violation> {
+    fn check_listener(&mut self, host: u32, event: &Event<'_>, can_accept: bool) -> Result<(), Violation> {
         if let Event::AcceptFailed(listener, error) = *event {
             let shortages = [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM];
             let lacks = shortages.iter().any(|errno| errno.raw_os_error() == error.raw());
             must(lacks && !can_accept, Rule::Cause, || format!("{listener} can't accept: {error}, without a cause"))?;
+            let shortage = (listener, self.network.accept_answers(host, listener.index()));
+            let is_first = !self.shortages.contains(&shortage);
+            must(is_first, Rule::Language, || format!("{listener} reports a shortage again"))?;
+            self.shortages.push(shortage);
         }
         if let Event::Overflow(listener, _) = *event {
             let full = self.limits.contains(&(listener, (self.live_of(listener), OverflowPolicy::Reset)));
@@ -330,6 +338,8 @@ impl RunState {
             return Err(Violation::new(Rule::Identity, "a connection without a listener"));
         };
         let id = socket.id();
+        let is_paused = listener.is_some_and(|listener| self.paused.contains(&listener));
+        must(!is_paused, Rule::Language, || format!("{id} was accepted by a listener that is paused"))?;
         must(endpoints.is_some(), Rule::Identity, || format!("{id} is a connection that the network does not have"))?;
         must(!self.closed_ids.contains(&(host, id)), Rule::Identity, || format!("{id} is the id of a second socket"))?;
         let mut model = SocketModel::new(host, (number, false), socket, self.now());

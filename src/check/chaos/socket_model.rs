@@ -1,5 +1,6 @@
 //! One socket of a run: its random program, and its expected state.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::draw::mostly;
@@ -13,6 +14,7 @@ use crate::error::Error;
 use crate::event::Event;
 use crate::id::{ListenerId, SocketId};
 use crate::lifecycle::State;
+use crate::net::LookupAnswer;
 use crate::options::{CloseMode, IdleDirection};
 use crate::sim::truth::{Kernel, Truth};
 use crate::sim::{Endpoints, Fault, Network, Rng};
@@ -44,6 +46,8 @@ pub(super) struct SocketModel {
     /// When `discard` was called; 0 if it was not.
     pub(super) discarded_at: u64,
     pub(super) is_paused: bool,
+    /// When it was last paused.
+    pub(super) paused_from: u64,
     /// When it was last resumed; 0 if it never was.
     pub(super) paused_until: u64,
     /// When an event last showed a change of its state, and when it was connected.
@@ -66,8 +70,8 @@ pub(super) struct SocketModel {
     pub(super) queued_from: u64,
     /// It was accepted beyond its listener's limit.
     pub(super) is_overflow: bool,
-    /// It fills a buffer.
-    pub(super) fills: bool,
+    /// It fills a buffer with this many bytes.
+    pub(super) fills: Option<usize>,
     /// When the deadline is due.
     pub(super) deadline: Option<u64>,
     /// A pool may have removed it.
@@ -79,6 +83,12 @@ pub(super) struct SocketModel {
     pub(super) farewell: Farewell,
     /// Errors of the system that belong to its attempts to connect.
     pub(super) attempt_errors: usize,
+    /// What it connects to. `None` if that has no address, or none that is known.
+    pub(super) addrs: Option<LookupAnswer>,
+    /// The addresses that `lookup` has delivered.
+    pub(super) looked_up: Vec<IpAddr>,
+    /// The FINs crossed, and `end` was delivered before ours was acknowledged.
+    pub(super) saw_crossing: bool,
 }
 
 /// What acts on a socket.
@@ -142,6 +152,7 @@ impl SocketModel {
             discards: false,
             discarded_at: 0,
             is_paused: socket.is_paused(),
+            paused_from: now,
             paused_until: 0,
             changed_at: now,
             connected_at: now,
@@ -155,7 +166,7 @@ impl SocketModel {
             idle_from: now,
             reported_idle: None,
             queued_from: now,
-            fills: false,
+            fills: None,
             is_overflow: socket.is_overflow(),
             deadline: None,
             may_lack_deadline: false,
@@ -163,6 +174,9 @@ impl SocketModel {
             stop: None,
             farewell: Farewell::default(),
             attempt_errors: 0,
+            addrs: None,
+            looked_up: Vec::new(),
+            saw_crossing: false,
         }
     }
 
@@ -230,6 +244,8 @@ impl SocketModel {
     pub(super) fn update_paused(&mut self, socket: &Socket<'_>, now: u64) {
         if self.is_paused && !socket.is_paused() {
             self.paused_until = now;
+        } else if !self.is_paused && socket.is_paused() {
+            self.paused_from = now;
         }
         self.is_paused = socket.is_paused();
     }
@@ -357,12 +373,13 @@ impl SocketModel {
         self.change_options(socket, matches!(event, Event::Timeout), context);
         if matches!(event, Event::Data(_) | Event::Connection) && !self.discards && context.rng.chance(0.1) {
             let most = if context.rng.chance(0.5) { 20 } else { 20_000 };
-            let length = 1 + context.rng.below(most);
+            let length = 1 + context.rng.below(most) as usize;
             // The length decides how much room the buffer has, without a draw.
-            let buffer = Vec::with_capacity((length % 3 * length) as usize);
+            let buffer = Vec::with_capacity(length % 3 * length);
             // It is refused where nothing more can be read.
-            let _ = socket.fill(buffer, length as usize);
-            self.fills |= !self.destroy_called;
+            if socket.fill(buffer, length).is_ok() {
+                self.fills = Some(length);
+            }
         }
         Ok(self.command(socket, context))
     }
@@ -432,7 +449,7 @@ impl SocketModel {
         let rng = &mut *context.rng;
         if rng.chance(context.plan.probabilities.pause) || (socket.is_paused() && rng.chance(0.5)) {
             socket.pause();
-            self.is_paused = socket.is_paused();
+            self.update_paused(socket, context.now);
             return Command::ResumeAfter(Duration::from_micros(mostly(rng, 20_000, 250 * context.plan.longest_ms)));
         }
         match rng.below(150) {

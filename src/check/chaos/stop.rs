@@ -1,7 +1,8 @@
 //! A listener that stops during a run: when its grace and its limit are due.
 //!
 //! Invariant: a stop calls `end` after the grace, or delivers `timeout` to a program that says
-//! farewell; it resets at the limit, and does nothing else to a socket.
+//! farewell. After the grace it also ends a connection that is dead, read to its end or not, and at
+//! the limit every other one with a reset. It does nothing else to a socket.
 
 use super::limits::{self, Clock};
 use super::rules::is_shortage;
@@ -86,15 +87,18 @@ pub(super) fn update(
 ) -> Result<(), Violation> {
     let Some(stop) = model.stop else { return Ok(()) };
     if !model.end_called && socket.end_called() && truth.kernel.finished {
-        let (earliest, _) = stop.idle_from(model, truth);
-        let due = stop.grace.map(|grace| earliest.saturating_add(grace));
         let at = truth.kernel.finished_at;
+        // What the peer takes counts, as far as it was known when the grace was over.
+        let was_late = truth.errors.iter().any(|error| is_shortage(*error));
+        let is_known = !was_late && truth.kernel.taken_at + clock.cost < at;
+        let taken = if is_known { clock.acknowledged_from(truth) } else { 0 };
+        let earliest = stop.idle_from(model, truth).0.max(taken);
+        let due = stop.grace.map(|grace| earliest.saturating_add(grace));
         // If bytes have moved since, the time of the last ones before it is unknown.
         let in_time = truth.moved_at >= at || due.is_some_and(|due| at >= due);
         must(in_time, Rule::Timers, || format!("a stop ended it at {at} ns, and its grace was due at {due:?}"))?;
         must(!model.farewell.wanted, Rule::Language, || "a stop ended it without a farewell".to_owned())?;
         // While our FIN waited for memory, the peer may have sent a request and the program paused.
-        let was_late = truth.errors.iter().any(|error| is_shortage(*error));
         let is_busy = truth.moved_at < at && (model.is_paused || model.farewell.has_request(truth));
         must(was_late || !is_busy, Rule::Timers, || "a stop ended a socket that is not idle".to_owned())?;
         // Our FIN may have left later than `end` was called.
@@ -156,7 +160,9 @@ pub(super) fn overdue(model: &SocketModel, socket: &Socket<'_>, truth: &Truth, c
     let is_busy =
         socket.is_paused() || model.farewell.has_request(truth) || truth.kernel.unread > 0 || truth.kernel.died;
     let idle = may_end && !is_busy && socket.queued_bytes() == 0 && !model.farewell.due;
-    let grace = stop.grace.filter(|_| idle).map(|grace| grace.saturating_add(stop.spread));
-    let late = over_for(stop.idle_from(model, truth).1, grace)?;
+    let is_broken = socket.state() == State::Broken;
+    let grace = stop.grace.filter(|_| idle || is_broken).map(|grace| grace.saturating_add(stop.spread));
+    let since = stop.idle_from(model, truth).1.max(if is_broken { truth.failed_at } else { 0 });
+    let late = over_for(since, grace)?;
     Some(format!("the grace of its listener's stop was due {late} ns ago"))
 }

@@ -237,3 +237,24 @@ fn a_connection_that_was_forgotten_in_the_queue_does_not_hide_the_next_one() {
     assert!(listener.accept().is_some_and(|accepted| accepted.is_connected()), "the second waits");
     assert!(listener.accept().is_none());
 }
+
+/// As on Linux, which reports nothing of what is closed.
+#[test]
+fn late_flags_of_an_attempt_that_has_lost_are_not_those_of_a_winner_without_memory() {
+    let network = Network::new(1);
+    let _listener = network.peer(SERVER).listen(AT).expect("the port is free");
+    let mut host = network.host(CLIENT);
+    for slot in [0, 1] {
+        host.connect(slot, TOKEN, AT, &SystemOptions::default(), None).expect("begun");
+    }
+    network.advance(10 * MS);
+    assert_eq!(news(&mut host, Duration::ZERO), [(TOKEN, flags("out")); 2]);
+    assert!(host.connected(1).expect("no error"));
+    network.set_faults(Faults { stale_news: 1.0, no_memory: 1.0, ..Faults::none() });
+    host.reset(0);
+    assert!(host.promote(1, 0, TOKEN).is_err(), "there is no memory");
+    network.set_faults(Faults::none());
+    assert_eq!(news(&mut host, Duration::ZERO), []);
+    host.register(0, TOKEN).expect("there is memory again");
+    assert_eq!(news(&mut host, Duration::ZERO), [(TOKEN, flags("out"))]);
+}

@@ -120,3 +120,57 @@ fn a_client_that_was_never_accepted_is_reset_with_its_listener() {
     assert_eq!(failed(host.send(0, b"x", false)), Errno::PIPE);
     assert_eq!((read(&mut host), read(&mut host)), (Err(Errno::CONNRESET), Ok(vec![])));
 }
+
+/// As on Linux 6.18: RCV_SHUTDOWN on the other end, whose queue has everything already.
+#[test]
+fn a_shutdown_is_noticed_at_once_whatever_is_unread() {
+    let (network, mut host, peer) = accepted_unix();
+    peer.send(&[7; 300]);
+    peer.finish();
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup"));
+    host.finish(0).expect("open");
+    assert_eq!(edge(&mut host, Duration::ZERO), flags("in out rdhup hup"));
+    assert_eq!((read(&mut host), read(&mut host)), (Ok(vec![7; 300]), Ok(vec![])));
+    peer.close();
+    host.close(0);
+    assert_eq!(network.open_connections(), 0);
+}
+
+#[test]
+fn what_a_peer_has_in_its_queue_stays_acknowledged_when_it_closes() {
+    let (network, mut host, peer) = accepted_unix();
+    host.send(0, b"answer", false).expect("room");
+    peer.finish();
+    host.finish(0).expect("open");
+    assert!(host.acknowledged(0).expect("no error"));
+    peer.close();
+    let kernel = network.truth(0, 0).kernel;
+    assert_eq!((kernel.acked, kernel.fin_acked, kernel.died), (6, true, true));
+}
+
+/// As on Linux 6.18 (unix_writable). A TCP socket needs a third.
+#[test]
+fn a_writer_is_woken_when_three_quarters_of_its_buffer_are_free() {
+    let (_network, mut host, peer) = accepted_unix();
+    let (mut sent, mut taken) = (0, 0);
+    while let Ok(bytes) = host.send(0, &[7; 100], false) {
+        sent += bytes;
+    }
+    while !edge(&mut host, Duration::ZERO).writable {
+        assert!(taken < sent, "the queue is empty");
+        taken += peer.read().len();
+    }
+    assert!(sent - taken <= 250 + 100, "{taken} of {sent} were taken, and 100 are in the peer's buffer");
+}
+
+/// `ss -K` has no effect on it.
+#[test]
+fn it_is_not_aborted_from_outside() {
+    let (network, mut host, peer) = accepted_unix();
+    peer.send(&[7; 300]);
+    let (local, remote) = network.endpoints(0, 0).expect("connected");
+    assert!(!network.abort(local, remote) && !network.abort(remote, local));
+    peer.close();
+    assert_eq!((read(&mut host), read(&mut host)), (Ok(vec![7; 300]), Ok(vec![])));
+    host.close(0);
+}
