@@ -27,7 +27,7 @@ impl Session {
         }
         let count: usize = parts.iter().map(|part| part.len()).sum();
         if is_broken(socket) || self.failure.is_some() || self.is_closed {
-            return self.write_in_vain(count);
+            return self.write_in_vain(socket, count);
         }
         let now = socket.write(&[])?;
         let queued_bytes = self.early.len() + socket.queued_bytes();
@@ -103,14 +103,21 @@ impl Session {
     }
 
     /// Nothing can be sent any more. As for a socket that has broken, a write is no error until the
-    /// program has seen that: data that came before can be delivered, and answered, meanwhile.
-    fn write_in_vain(&mut self, count: usize) -> Result<Backpressure, Error> {
+    /// program has seen that: data that came before can be delivered, and answered, meanwhile. A
+    /// program that writes until it is full, and waits for a drain, gets one.
+    fn write_in_vain(&mut self, socket: &Socket<'_>, count: usize) -> Result<Backpressure, Error> {
         let is_over = self.failure.is_some() || self.is_closed;
         if is_over && !self.owed.error && !self.owed.close {
             return Err(Error::Gone);
         }
-        self.in_vain += count as u64;
-        Ok(Backpressure::Room)
+        let high_water = socket.high_water_mark().max(1) as u64;
+        let before = self.in_vain / high_water;
+        self.in_vain = self.in_vain.saturating_add(count as u64);
+        if self.in_vain / high_water == before {
+            return Ok(Backpressure::Room);
+        }
+        self.owed.drain |= before == 0;
+        Ok(Backpressure::Full)
     }
 
     fn queue(

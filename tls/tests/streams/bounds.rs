@@ -229,3 +229,26 @@ fn what_a_client_sends_after_its_end_is_not_read_as_a_record() {
     let took = lifetime(&mut scene, &mut program);
     assert!(HALF_CLOSED.contains(&took), "{took} s: {:?}", scene.seen);
 }
+
+/// A valid record, and one that is not, in one segment: the program has the first when the stream
+/// has failed already.
+#[test]
+fn a_producer_that_writes_to_a_failed_stream_until_it_is_full_reads_on() {
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), ListenOptions::default());
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+        Event::Data(_) => {
+            let pieces = (0..1000).take_while(|_| socket.write(&[b'x'; 32 * 1024]) == Ok(Backpressure::Room));
+            assert!(pieces.count() < 100, "it is full at some time");
+            socket.pause();
+        }
+        Event::Drain => socket.resume(),
+        _ => {}
+    };
+    scene.play(&mut peer, &mut program);
+    let mut bytes = peer.records(b"request");
+    bytes.extend(b"\x17\x03\x03\x00\x05hello");
+    peer.raw(&bytes);
+    let took = lifetime(&mut scene, &mut program);
+    let seen: Vec<_> = scene.seen.iter().map(|line| line.split([':', ',', ' ']).next().unwrap_or_default()).collect();
+    assert!(seen.ends_with(&["data", "drain", "error", "close"]), "{took} s: {:?}", scene.seen);
+}
