@@ -151,6 +151,11 @@ fn a_side_without_a_source_whose_last_bytes_are_sent_is_destroyed_before_its_own
 }
 
 #[test]
+fn what_fills_the_queue_of_a_dead_connection_again_is_drained_after_the_notice() {
+    run(50_764, None);
+}
+
+#[test]
 fn what_the_attempts_of_a_race_report_is_not_the_end_of_the_connection() {
     run(839_239, None);
     run(859_999, None);

@@ -89,8 +89,10 @@ fn check_peer_ended(
         PeerEnd::Reset => truth.kernel.died,
     };
     must(gone, Rule::HonestClose, || format!("{how:?}, and in the network: {:?}", truth.kernel))?;
-    // A program that has paused until there is room need not wait any longer.
-    let was_stopped = model.is_paused && model.paused_from < truth.kernel.gone_at && !model.end_called;
+    // A program that has paused until there is room need not wait any longer. (What it has written
+    // in vain since can have filled the queue again.)
+    let since = model.paused_from.max(model.full_at);
+    let was_stopped = model.is_paused && since < truth.kernel.gone_at && !model.end_called;
     let is_lost = how == PeerEnd::Reset && was_stopped && model.drain_pending;
     must(!is_lost, Rule::Progress, || format!("{how:?} of a paused socket, and its drain is lost"))
 }

@@ -10,6 +10,7 @@ use super::socket_model::{Command, Driver};
 use super::stop;
 use crate::check::{Rule, Transcript, Violation, must, stuck};
 use crate::id::{ListenerId, SocketId, TimerId};
+use crate::lifecycle::State;
 use crate::options::{OverflowPolicy, StopOptions};
 use crate::pipe::Pipes;
 use crate::reactor::Reactor;
@@ -392,7 +393,8 @@ impl Run {
                     }
                     Driver::Pooled | Driver::Orphaned => continue,
                 }
-                let lost = model.drain_pending && socket.queued_bytes() == 0;
+                let is_dead = socket.state() == State::Broken;
+                let lost = model.drain_pending && socket.queued_bytes() == 0 && !is_dead;
                 must(!lost, Rule::Progress, || format!("{}: a drain was lost", model.id))?;
                 socket.resume();
                 model.update_paused(&socket, now);

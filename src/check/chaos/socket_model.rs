@@ -60,6 +60,8 @@ pub(super) struct SocketModel {
     /// When `end` was delivered; 0 if it was not.
     pub(super) end_at: u64,
     pub(super) drain_pending: bool,
+    /// When a drain was requested last, or a queue was full.
+    pub(super) full_at: u64,
     /// In nanoseconds since the network began, as all times here.
     pub(super) created_at: u64,
     pub(super) ended_at: u64,
@@ -161,6 +163,7 @@ impl SocketModel {
             knows_fin: false,
             end_at: 0,
             drain_pending: false,
+            full_at: 0,
             created_at: now,
             ended_at: now,
             idle_from: now,
@@ -303,6 +306,12 @@ impl SocketModel {
         self.destroy_called = true;
     }
 
+    fn expect_drain(&mut self, is_requested: bool, now: u64) {
+        if is_requested {
+            (self.drain_pending, self.full_at) = (true, now);
+        }
+    }
+
     fn write(&mut self, socket: &mut Socket<'_>, context: &mut ActContext<'_>) -> Result<(), Violation> {
         let most = if context.rng.chance(0.2) { context.plan.largest_write } else { 40 };
         let count = context.rng.below(most);
@@ -320,7 +329,7 @@ impl SocketModel {
         let refused = match answer {
             Ok(queue) => {
                 self.written += count;
-                self.drain_pending |= queue == Backpressure::Full && count > 0;
+                self.expect_drain(queue == Backpressure::Full && count > 0, context.now);
                 return must(!self.end_called, Rule::Language, || "a write after end was taken".to_owned());
             }
             Err(refused) => refused,
@@ -440,7 +449,7 @@ impl SocketModel {
                     self.deadline = limit.map(|ms| context.now + ms * 1_000_000);
                 }
             }
-            8 => self.drain_pending |= socket.request_drain(),
+            8 => self.expect_drain(socket.request_drain(), context.now),
             _ => {}
         }
     }
