@@ -110,7 +110,7 @@ impl<'a> Socket<'a> {
     /// [`Reset`](crate::PeerEnd::Reset), or a write that failed while bytes are unread), nothing
     /// can leave any more. The bytes count as [unsent](crate::Ending::bytes_unsent), and the error
     /// follows the unread bytes. Each time as many were written as the high-water mark says, the
-    /// result is [`Backpressure::Full`], and `drain` follows at once.
+    /// result is [`Backpressure::Full`], and `drain` follows after 20 ms if the socket is paused.
     ///
     /// # Errors
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after
@@ -185,18 +185,19 @@ impl<'a> Socket<'a> {
         Ok(if full { Backpressure::Full } else { Backpressure::Room })
     }
 
-    /// Nothing can be sent any more, and the error follows what can still be read. The connection
-    /// takes bytes like one whose peer takes a full queue at once: a caller that writes until it is
-    /// full leaves other sockets their turns.
+    /// Nothing can be sent any more, and the error follows what can still be read. A caller that
+    /// writes until it is full must leave other sockets their turns, and must not do so without a
+    /// pause: the drain comes as late as a repeated call.
     fn queue_in_vain(&mut self, count: usize) -> Backpressure {
         let high_water = self.high_water_mark().max(1) as u64;
-        let void_bytes = &mut self.context.table.extra_mut(self.slot).void_bytes;
-        let before = *void_bytes;
-        *void_bytes = before.saturating_add(count as u64);
-        if before / high_water == *void_bytes / high_water {
+        let extra = self.context.table.extra_mut(self.slot);
+        let before = extra.void_bytes;
+        extra.void_bytes = before.saturating_add(count as u64);
+        if before / high_water == extra.void_bytes / high_water {
             return Backpressure::Room;
         }
-        self.context.table.wake_with(self.slot, Flags::FULL | Flags::SOON);
+        extra.retry_later();
+        self.context.table.wake_with(self.slot, Flags::FULL);
         Backpressure::Full
     }
 
@@ -211,8 +212,9 @@ impl<'a> Socket<'a> {
 
     /// Resets the connection (RST). Bytes that are queued or in flight are dropped, and the peer
     /// gets an error, so that it can't take a truncated stream for a complete one. The socket's
-    /// next event is `close`, without an `error` (after `ready`, in the `connect` event). (Node's `destroy` sends a FIN.) A Unix domain
-    /// socket has no reset: its peer reads an end, unless bytes of its own are unread.
+    /// next event is `close`, without an `error` (after `ready`, if this is `connect`). (Node's
+    /// `destroy` sends a FIN.) A Unix domain socket has no reset: its peer reads an end, unless
+    /// bytes of its own are unread.
     #[doc(alias = "abort")]
     #[doc(alias = "resetAndDestroy")]
     #[doc(alias = "uv_tcp_close_reset")]

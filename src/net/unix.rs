@@ -22,9 +22,8 @@ pub(super) struct SocketFile {
 }
 
 impl SocketFile {
-    fn made_at(path: &Path) -> io::Result<Self> {
-        // The program may change its directory.
-        Ok(Self { path: std::path::absolute(path)?, file: fs::symlink_metadata(path)? })
+    fn made_at(path: PathBuf) -> io::Result<Self> {
+        Ok(Self { file: fs::symlink_metadata(&path)?, path })
     }
 }
 
@@ -42,6 +41,8 @@ impl Drop for SocketFile {
 /// A listening socket, and its file.
 pub(super) fn listen(addr: &UnixAddr, options: &ListenOptions) -> io::Result<(Socket, Option<SocketFile>)> {
     let name = addr.name()?;
+    // The program may change its directory.
+    let path = addr.file().map(std::path::absolute).transpose()?;
     let socket = tcp::open(Domain::UNIX, &options.system)?;
     match socket.bind(&name) {
         Err(error) if is(&error, Errno::ADDRINUSE) && options.replace_stale => {
@@ -51,7 +52,7 @@ pub(super) fn listen(addr: &UnixAddr, options: &ListenOptions) -> io::Result<(So
         bound => bound?,
     }
     // From here on the file is ours, and is removed if anything fails.
-    let file = addr.file().map(SocketFile::made_at).transpose()?;
+    let file = path.map(SocketFile::made_at).transpose()?;
     socket.listen(i32::try_from(options.backlog).unwrap_or(i32::MAX))?;
     Ok((socket, file))
 }

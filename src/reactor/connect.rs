@@ -312,6 +312,8 @@ impl<N: Net> Reactor<N> {
             self.net.forget_lookup(token);
         }
         self.end_race(slot);
+        // What the attempts have reported says nothing of a peer.
+        self.table.entry_mut(slot).flags.set(Flags::READINESS, false);
     }
 
     /// Drops every attempt in flight with a reset: an orderly end would look to its peer like a

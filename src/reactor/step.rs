@@ -368,7 +368,8 @@ impl<'a, N: Net> Step<'a, N> {
                     self.read_end();
                 }
                 Outcome::Failed(error) => self.lose(&error),
-                Outcome::Done(Unread::Bytes | Unread::Nothing) | Outcome::WouldBlock | Outcome::Retry => {}
+                Outcome::Retry => self.retry_later(Flags::NONE),
+                Outcome::Done(Unread::Bytes | Unread::Nothing) | Outcome::WouldBlock => {}
             }
         }
         if self.entry.state == State::Broken {

@@ -123,8 +123,9 @@ impl Socket<'_> {
         extra.spliced.as_ref().map(|pipe| pipe.memory())
     }
 
-    /// Whether it is a Unix domain socket, also before it is connected; `false` once it is over. Such a connection has no
-    /// reset: a peer can't distinguish one that was cut from one that has ended.
+    /// Whether it is a Unix domain socket, also before it is connected; `false` once it is over.
+    /// Such a connection has no reset: a peer can't distinguish one that was cut from one that has
+    /// ended.
     #[must_use]
     pub fn is_unix(&self) -> bool {
         let Some(entry) = self.entry() else { return false };

@@ -168,11 +168,42 @@ fn a_producer_that_writes_to_a_dead_connection_until_it_is_full_leaves_others_th
         story.push(event.to_string());
         if event == Event::Drain {
             drains += 1;
-            if drains < 3 { produce(&mut socket) } else { socket.resume() }
+            if drains < 2 { produce(&mut socket) } else { socket.resume() }
         }
     }
     let shown: Vec<_> = story.iter().map(|line| line.split([':', ' ']).next().unwrap_or_default()).collect();
-    assert_eq!(shown, ["drain", "peer-ended", "drain", "drain", "data,", "error", "close"], "{story:?}");
+    assert_eq!(shown, ["drain", "peer-ended", "drain", "data,", "error", "close"], "{story:?}");
+}
+
+/// One reads on all the time, the other pauses at each full queue and never resumes.
+#[test]
+fn a_producer_that_never_stops_is_done_with_a_dead_connection() {
+    for (pauses, at_most) in [(false, SECOND), (true, 301 * SECOND)] {
+        let produce = |socket: &mut Socket<'_>| {
+            while socket.write(&[b'x'; 32 * 1024]) == Ok(Backpressure::Room) {}
+            if pauses {
+                socket.pause();
+            }
+        };
+        let mut scene = Scene::new();
+        let peer = scene.serve(ListenOptions::default());
+        scene.with(produce);
+        peer.send(&[b'?'; 200_000]);
+        scene.network.advance(ms(10));
+        peer.reset();
+        let (begun, mut events) = (scene.network.now(), 0);
+        loop {
+            let (mut socket, event) = scene.reactor.next().expect("it continues").expect("the socket lives");
+            match event {
+                Event::Data(_) | Event::Drain => produce(&mut socket),
+                Event::Close(_) => break,
+                _ => {}
+            }
+            events += 1;
+            assert!(events < 100_000, "{event:?}");
+        }
+        assert!(scene.network.now() - begun < at_most, "{pauses}");
+    }
 }
 
 #[test]

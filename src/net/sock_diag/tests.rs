@@ -155,7 +155,10 @@ fn a_socket_of_another_network_namespace_gets_no_result_though_its_addresses_exi
 
 #[test]
 fn bytes_that_no_longer_fit_into_the_peers_window_are_not_taken_by_its_acknowledgements() {
-    if !is_available() {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    if [numbers.next(), numbers.next()] < [Some(6), Some(5)] || !is_available() {
+        println!("skipped: Linux {release} does not count these retransmissions");
         return;
     }
     let (client, mut server) = loopback();

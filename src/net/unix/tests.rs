@@ -73,9 +73,9 @@ fn the_file_of_a_relative_path_is_removed_wherever_the_program_is_then() {
     let here = std::env::current_dir().expect("it exists");
     let up: PathBuf = here.components().skip(1).map(|_| "..").collect();
     let relative = up.join(path.strip_prefix("/").expect("it is absolute"));
-    fs::write(&path, "").expect("a new file");
-    let file = SocketFile::made_at(&relative).expect("it is there");
-    assert!(file.path.is_absolute(), "{}", file.path.display());
+    let (_listener, file) = listen(&UnixAddr::path(relative), &ListenOptions::default()).expect("a new file");
+    let file = file.expect("it has a path");
+    assert!(path.exists() && file.path.is_absolute(), "{}", file.path.display());
     drop(file);
     assert!(!path.exists());
 }

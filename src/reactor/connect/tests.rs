@@ -66,5 +66,9 @@ fn what_an_attempt_reports_is_not_the_end_of_a_peer() {
     while reactor.next_before(until).expect("the network can wait").is_some() {}
     let slot = reactor.table.find(id).expect("it connects");
     reactor.table.entry_mut(slot).flags.set(Flags::READ_CLOSED | Flags::ERROR, true);
-    assert!(!reactor.socket(id).expect("it connects").peer_ended());
+    let mut socket = reactor.socket(id).expect("it connects");
+    assert!(!socket.peer_ended());
+    socket.destroy();
+    let (socket, event) = reactor.next().expect("the network can wait").expect("it is destroyed");
+    assert!(matches!(event, Event::Close(_)) && !socket.peer_ended(), "{event:?}");
 }

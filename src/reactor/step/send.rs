@@ -97,10 +97,15 @@ impl<N: Net> Step<'_, N> {
         }
     }
 
-    /// Whether the queue has drained to the low-water mark.
+    /// Whether the queue has drained to the low-water mark. Of a broken connection it is empty: then
+    /// the drain waits for its time, and what can be read comes first.
     #[inline]
     pub(super) fn check_drained(&mut self) {
-        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes {
+        let waits = || {
+            let is_late = self.extra().is_some_and(|extra| extra.retry_at.is_some());
+            self.entry.state == State::Broken && (is_late || self.entry.has_input())
+        };
+        if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes && !waits() {
             self.drained();
         }
     }

@@ -15,6 +15,17 @@ pub(super) fn is_broken(socket: &Socket<'_>) -> bool {
     socket.state() == State::Broken
 }
 
+fn is_full(socket: &Socket<'_>) -> bool {
+    socket.queued_bytes() >= socket.write_limit()
+}
+
+/// Our last bytes don't wait for room: only after our end the close timeout counts.
+fn lift_limit(socket: &mut Socket<'_>) {
+    if is_full(socket) {
+        socket.set_write_limit(usize::MAX);
+    }
+}
+
 impl Session {
     pub(crate) fn write(
         &mut self,
@@ -27,7 +38,7 @@ impl Session {
         }
         let count: usize = parts.iter().map(|part| part.len()).sum();
         if is_broken(socket) || self.failure.is_some() || self.is_closed {
-            return self.write_in_vain(socket, count);
+            return self.write_in_vain(socket, parts, count);
         }
         let now = socket.write(&[])?;
         let queued_bytes = self.early.len() + socket.queued_bytes();
@@ -102,13 +113,18 @@ impl Session {
         })
     }
 
-    /// Nothing can be sent any more. As for a socket that has broken, a write is no error until the
-    /// program has seen that: data that came before can be delivered, and answered, meanwhile. A
-    /// program that writes until it is full, and waits for a drain, gets one.
-    fn write_in_vain(&mut self, socket: &Socket<'_>, count: usize) -> Result<Backpressure, Error> {
+    /// Nothing can be sent any more. A write is no error until the program has seen that: data that
+    /// came before can be delivered, and answered, meanwhile. A socket that has broken counts the
+    /// bytes, and delivers a drain for each full queue. If the stream has failed, the first one has a
+    /// drain, and the error follows.
+    fn write_in_vain(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], count: usize) -> Result<Backpressure, Error> {
         let is_over = self.failure.is_some() || self.is_closed;
         if is_over && !self.owed.error && !self.owed.close {
             return Err(Error::Gone);
+        }
+        if !is_over {
+            self.in_vain = self.in_vain.saturating_add(count as u64);
+            return socket.write_parts(parts);
         }
         let high_water = socket.high_water_mark().max(1) as u64;
         let before = self.in_vain / high_water;
@@ -156,11 +172,9 @@ impl Session {
 
     /// What was written before the handshake was done, and our end if it was called.
     pub(super) fn flush_early(&mut self, socket: &mut Socket<'_>, out: &mut Output) {
-        let is_full = socket.queued_bytes() >= socket.write_limit();
-        if is_full && self.end_called {
-            // The last bytes don't wait for room: only after our end the close timeout counts.
-            socket.set_write_limit(usize::MAX);
-        } else if is_full && !self.early.is_empty() {
+        if self.end_called {
+            lift_limit(socket);
+        } else if is_full(socket) && !self.early.is_empty() {
             return; // It follows at `drain`.
         }
         let early = std::mem::take(&mut self.early);
@@ -183,6 +197,7 @@ impl Session {
         }
         out.clear();
         if self.connection.send(&mut self.incoming, What::CloseNotify, out).is_ok() {
+            lift_limit(socket);
             self.send_records(socket, out);
         }
         socket.end();

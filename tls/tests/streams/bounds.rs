@@ -252,3 +252,48 @@ fn a_producer_that_writes_to_a_failed_stream_until_it_is_full_reads_on() {
     let seen: Vec<_> = scene.seen.iter().map(|line| line.split([':', ',', ' ']).next().unwrap_or_default()).collect();
     assert!(seen.ends_with(&["data", "drain", "error", "close"]), "{took} s: {:?}", scene.seen);
 }
+
+/// It exceeds the limit of the queue by itself.
+#[test]
+fn close_notify_follows_what_was_written_before_the_handshake_however_much_it_is() {
+    let options = ListenOptions::default().high_water_mark(1000).write_limit(1000);
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), options);
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| {
+        if matches!(event, Event::Connection) {
+            assert_eq!(socket.write(&[7; 900]), Ok(Backpressure::Room));
+            assert_eq!(socket.write(&[7; 900]), Ok(Backpressure::Full));
+            socket.end();
+        }
+    };
+    scene.play(&mut peer, &mut program);
+    assert_eq!(peer.data.len(), 1800);
+    assert!(peer.has_close_notify && peer.has_fin, "{:?}", scene.seen);
+}
+
+/// The documented loop, with more unread bytes than two full queues.
+#[test]
+fn an_echo_that_is_paused_for_a_dead_client_reads_what_had_arrived() {
+    let options = ListenOptions::default().high_water_mark(1000).low_water_mark(0).write_limit(20_000);
+    let (mut scene, mut peer) = Scene::server(&Configs::tls13(), options);
+    let mut read = 0;
+    let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+        Event::Ready => socket.pause(),
+        Event::PeerEnded(_) | Event::Drain => socket.resume(),
+        Event::Data(bytes) => {
+            read += bytes.len();
+            if socket.write(bytes) == Ok(Backpressure::Full) {
+                socket.pause();
+            }
+        }
+        _ => {}
+    };
+    scene.play(&mut peer, &mut program);
+    for _ in 0..12 {
+        peer.write(&[b'x'; 10_000]);
+    }
+    scene.play(&mut peer, &mut program);
+    peer.reset();
+    let took = lifetime(&mut scene, &mut program);
+    assert!(took < 5, "{took} s: {:?}", scene.seen);
+    assert_eq!(read, 120_000, "{:?}", scene.seen);
+}
