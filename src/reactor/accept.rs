@@ -246,11 +246,11 @@ impl<N: Net> Reactor<N> {
     /// or a descriptor that was inherited from a parent process (socket activation). So it can have
     /// options that finale does not know.
     ///
-    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's options that are on
-    /// in `options` are set. Those that must be set before it listens are not: `reuse_port`,
-    /// `ipv6_only`, and the backlog, which only bounds what a
-    /// [stop](Reactor::stop_listener) accepts. The file of a Unix domain socket is not removed with it. After an
-    /// error the descriptor is closed.
+    /// It becomes close-on-exec, and non-blocking for all processes that share it. The system's
+    /// options that are on in `options` are set. Those that must be set before it listens are not:
+    /// `reuse_port`, `ipv6_only`, and the backlog, which only bounds what a
+    /// [stop](Reactor::stop_listener) accepts. The file of a Unix domain socket is not removed with
+    /// it. After an error the descriptor is closed.
     ///
     /// ```
     /// use finale::{ListenOptions, Reactor};
