@@ -373,9 +373,7 @@ impl Shards {
             if !matches!(end, ShardEnd::Returned) {
                 log::error!("shard {index} {end}");
             }
-            if !self.stopper.is_stopping() {
-                self.stopper.stop(StopOptions::default());
-            }
+            self.stop_unless_requested();
             match end {
                 ShardEnd::Returned => {}
                 ShardEnd::Failed(error) => outcome = outcome.and(Err(error)),
@@ -387,6 +385,13 @@ impl Shards {
             None => outcome,
         }
     }
+
+    /// Another stop would replace the limits of one that the program has requested.
+    fn stop_unless_requested(&self) {
+        if !self.stopper.is_stopping() {
+            self.stopper.stop(StopOptions::default());
+        }
+    }
 }
 
 impl Drop for Shards {
@@ -394,9 +399,7 @@ impl Drop for Shards {
         if self.threads.iter().all(Option::is_none) {
             return;
         }
-        if !self.stopper.is_stopping() {
-            self.stopper.stop(StopOptions::default());
-        }
+        self.stop_unless_requested();
         // Only `wait` and `join` return the error of a program.
         while self.wait().is_some() {}
     }

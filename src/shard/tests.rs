@@ -74,23 +74,15 @@ fn a_join_returns_the_first_error_and_the_first_panic() {
 
 /// Its limits would be replaced by those of the default.
 #[test]
-fn a_join_does_not_replace_a_stop_that_the_program_has_requested() {
-    let (shards, senders) = that_end_one_by_one(|_| Ok(()));
-    let stopper = shards.stopper().clone();
-    stopper.stop(StopOptions::default().limit(None));
-    drop(senders);
-    assert_eq!(shards.join(), Ok(()));
-    assert_eq!(stopper.last_stop.count.load(Ordering::Acquire), 1);
-}
-
-#[test]
-fn a_drop_does_not_replace_such_a_stop_either() {
-    let (shards, senders) = that_end_one_by_one(|_| Ok(()));
-    let stopper = shards.stopper().clone();
-    stopper.stop(StopOptions::default().limit(None));
-    drop(senders);
-    drop(shards);
-    assert_eq!(stopper.last_stop.count.load(Ordering::Acquire), 1);
+fn neither_a_join_nor_a_drop_replaces_a_stop_that_the_program_has_requested() {
+    for end in [|shards: Shards| assert_eq!(shards.join(), Ok(())), drop] {
+        let (shards, senders) = that_end_one_by_one(|_| Ok(()));
+        let stopper = shards.stopper().clone();
+        stopper.stop(StopOptions::default().limit(None));
+        drop(senders);
+        end(shards);
+        assert_eq!(stopper.last_stop.count.load(Ordering::Acquire), 1);
+    }
 }
 
 #[test]
