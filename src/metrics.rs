@@ -46,7 +46,7 @@ const fn place(cause: ConnectionErrorKind) -> usize {
         ConnectionErrorKind::NoLocalAddress => 11,
         ConnectionErrorKind::OutOfResources => 12,
         ConnectionErrorKind::Aborted => 13,
-        // A layer counts its own failures.
+        // No reactor returns an error of a layer.
         ConnectionErrorKind::System | ConnectionErrorKind::Layer(_) => 14,
     }
 }
@@ -208,9 +208,10 @@ impl Metrics {
     }
 
     /// Sockets that have failed with an error of this kind. All failed lookups count as one kind.
+    /// None with an error of a layer: the layer counts those itself.
     #[must_use]
     pub const fn failed_of(&self, kind: ConnectionErrorKind) -> u64 {
-        self.failed[place(kind)]
+        if matches!(kind, ConnectionErrorKind::Layer(_)) { 0 } else { self.failed[place(kind)] }
     }
 
     /// The kinds of errors that have occurred, each with its count of failed sockets.
@@ -323,6 +324,7 @@ impl fmt::Display for Metrics {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::LayerErrorKind;
 
     #[test]
     fn every_cause_has_a_place_of_its_own() {
@@ -333,6 +335,14 @@ mod tests {
             place(ConnectionErrorKind::Lookup(LookupErrorKind::NotFound)),
             place(ConnectionErrorKind::Lookup(LookupErrorKind::TryAgain))
         );
+    }
+
+    #[test]
+    fn no_socket_has_failed_with_an_error_of_a_layer() {
+        let counts = Counts { failed: [1; CAUSES.len()], ..Counts::default() };
+        let metrics = Metrics::of(&counts, 0, 0);
+        assert_eq!(metrics.failed_of(ConnectionErrorKind::System), 1);
+        assert_eq!(metrics.failed_of(ConnectionErrorKind::Layer(LayerErrorKind::Truncated)), 0);
     }
 
     /// Each number differs, so that none is added to another.

@@ -86,15 +86,17 @@ impl<N: Net> Reactor<N> {
 
     /// Closes a listener. Its sockets continue; the kernel resets connections that wait to be
     /// accepted. [`stop_listener`](Reactor::stop_listener) accepts them first, and ends its
-    /// sockets.
+    /// sockets; if it was called before, that continues, and accepts no more.
     ///
     /// # Errors
     /// [`Error::Gone`] if it is closed already.
     #[doc(alias = "uv_close")]
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
-        self.listeners.find(id).ok_or(Error::Gone)?;
+        let is_stopped = self.listeners.find(id).filter(|entry| entry.is_open()).ok_or(Error::Gone)?.is_stopped();
         self.close_descriptor(id.index());
-        self.table.settings.release(self.listeners.remove(id.index()));
+        if !is_stopped {
+            self.table.settings.release(self.listeners.remove(id.index()));
+        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{Network, PeerSocket};
 use finale::{
-    Backpressure, EndingKind, Event, IdleDirection, ListenOptions, Listener, ListenerId, Socket, StopOptions,
+    Backpressure, EndingKind, Error, Event, IdleDirection, ListenOptions, Listener, ListenerId, Socket, StopOptions,
 };
 
 use crate::floods::send_without_pause;
@@ -228,6 +228,23 @@ fn a_connection_that_is_dead_at_the_limit_of_a_stop_reports_its_own_error() {
         }
         scene.network.advance(5 * SECOND);
         scene.expect(&["error reset by the peer", "close", "listener closed"]);
+    }
+}
+
+#[test]
+fn a_listener_that_is_closed_during_its_stop_keeps_the_limit_and_reports_its_end() {
+    for accept_backlog in [false, true] {
+        let (mut scene, listener, peer) = listening(ListenOptions::default());
+        let stop = StopOptions::default().grace(None).limit(5 * SECOND).accept_backlog(accept_backlog);
+        scene.reactor.stop_listener(listener.id, stop).expect("open");
+        let closed = scene.reactor.close_listener(listener.id);
+        assert_eq!(closed, if accept_backlog { Ok(()) } else { Err(Error::Gone) }, "{accept_backlog}");
+        assert_eq!(scene.reactor.close_listener(listener.id), Err(Error::Gone), "it is closed");
+        exchange(&mut scene, &peer, |_| ());
+        scene.run(3 * SECOND);
+        scene.expect(&["data question"]);
+        scene.run(SECOND);
+        scene.expect(&["close", "listener closed"]);
     }
 }
 
