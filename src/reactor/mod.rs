@@ -228,7 +228,7 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Sets a timer without a socket: [`Event::Timer`](crate::Event::Timer) is delivered once, not
-    /// before `after` has passed.
+    /// before `after` has passed. Timers that are due at once are delivered in any order.
     #[doc(alias = "sleep")]
     #[doc(alias = "setTimeout")]
     #[doc(alias = "uv_timer_start")]
