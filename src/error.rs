@@ -10,7 +10,8 @@ use std::net::SocketAddr;
 
 use crate::target::Target;
 
-/// The error of a call that was refused. A refused call changes nothing.
+/// The error of a call that was refused. A refused call changes nothing; a buffer or a descriptor
+/// that it was given is dropped.
 ///
 /// ```
 /// use finale::{Error, ListenOptions, Reactor};
@@ -25,8 +26,8 @@ use crate::target::Target;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
-    /// The id is stale: its socket has delivered `close`, or is being destroyed, or its listener is
-    /// closed.
+    /// The id is stale, or the connection is over (after `error` or `close`) or being destroyed, or
+    /// the listener is closed or stopped.
     Gone,
     /// Our side has ended: by `end()`, after the grace of a stop, or with the peer's end if
     /// half-open connections are not allowed. Nothing can be written after our FIN. The connection

@@ -250,8 +250,8 @@ pub enum EndingKind {
     /// before it. Whether the peer's *program* has read them is unknown to TCP.
     Confirmed,
     /// Both sides have finished, and our kernel delivers the rest. Its result is unknown. The
-    /// connection was closed with [`CloseMode::HandOff`](crate::CloseMode), or the close timeout
-    /// expired where the kernel does not report what the peer takes (see
+    /// connection was closed with [`CloseMode::HandOff`](crate::CloseMode), or bytes were written
+    /// and the close timeout expired where the kernel does not report what the peer takes (see
     /// [`ListenOptions::close_timeout`](crate::ListenOptions::close_timeout)).
     HandedOff,
     /// The program called [`Socket::destroy`](crate::Socket::destroy), or the
@@ -281,8 +281,8 @@ pub enum FirstFin {
     Peer,
     /// The FINs crossed.
     Both,
-    /// Unknown: when our FIN left, bytes of the peer were unread, and its FIN was read directly after
-    /// them.
+    /// Unknown: when our FIN left, the peer's may have been unread in our kernel, and no read has
+    /// shown that it was not.
     Unknown,
 }
 

@@ -64,9 +64,9 @@
 //!   then is the descriptor closed: if it were closed over unread bytes, the kernel would reset the
 //!   connection and could destroy the answer on its way.
 //! - [`Socket::destroy`] resets the connection.
-//! - `close` is delivered by default when the peer's kernel has acknowledged our FIN
-//!   ([`CloseMode::Confirmed`]). With [`CloseMode::HandOff`] our kernel delivers the rest, and its
-//!   result is unknown.
+//! - `close` is delivered by default when the peer's kernel has acknowledged our FIN, with one
+//!   exception: see [`CloseMode::Confirmed`]. With [`CloseMode::HandOff`] our kernel delivers the
+//!   rest, and its result is unknown.
 //! - When the system reports an error while bytes are unread, the write queue is dropped, the bytes
 //!   are delivered, and then the error.
 //!
@@ -115,8 +115,8 @@
 //!
 //! - `sim`: the modules [`sim`][sim page] and [`check`][check page].
 //! - `serde`: [`Event`] and [`Metrics`] can be serialized. [`Ending`], [`ConnectionError`] and
-//!   their parts can also be deserialized. Names are those of the grammar above, and ids are
-//!   written as in the log.
+//!   their parts can also be deserialized. Names of events are those of the grammar above, and ids
+//!   are written as in the log.
 //! - `tracing`: each transition of a socket and each ending is also an event of the `tracing` crate,
 //!   at debug level, with fields (`socket`, `side`, `peer`, `from`, `input`, `to`, `events`;
 //!   `acknowledged`, `bytes_written` ...). The lines of `log`, one for each transition, are the same

@@ -29,7 +29,9 @@ pub use stop::StopOptions;
 #[non_exhaustive]
 pub enum CloseMode {
     /// `close` is delivered when the peer's kernel has acknowledged our FIN, and with it every
-    /// byte. The default: an ending that claims less is a guess.
+    /// byte. The default: an ending that claims less is a guess. The exception is an ending
+    /// [`HandedOff`](crate::EndingKind::HandedOff) by the close timeout: check
+    /// [`is_acknowledged`](crate::Ending::is_acknowledged) where you need the result.
     #[default]
     Confirmed,
     /// close(2) as soon as both sides have finished; our kernel delivers the rest. This saves

@@ -1,9 +1,10 @@
 //! Pipes from one socket to another, as in a proxy: half-closes, failures and back-pressure pass
 //! through.
 //!
-//! Invariant: built on the public API, but for the half-closed timeout, which [`Pipes::ended`]
-//! switches off. A pipe holds a socket only while the queue of its sink is full, so at most the
-//! sink's high-water mark and one read wait there.
+//! Invariant: built on the public API, but for two calls of [`Pipes::ended`]: it reads the limits
+//! of a sink, and switches the half-closed timeout of its source off. A pipe holds a socket only
+//! while the queue of its sink is full, so at most the sink's high-water mark and one read wait
+//! there.
 
 use std::time::{Duration, Instant};
 
@@ -44,7 +45,8 @@ use crate::stream::{Stream, Streams};
 ///   slowly. So its [half-closed timeout](crate::ListenOptions::half_closed_timeout) is off from then
 ///   on, if the other side has a close and a half-closed timeout: these bound the pair, and so does
 ///   the [ending timeout](crate::ListenOptions::ending_timeout). A side whose end is unread while it
-///   is held keeps its own: the other side has that time to take 64 KiB.
+///   is held keeps its own: the other side has that time to drain its queue to the low-water mark,
+///   from the high-water mark and one read at most.
 /// - `timeout` closes nothing: the program decides what it means. If it destroys a socket, the
 ///   other side follows. A side is also silent while the other one takes what our kernel has for it.
 ///   So give both an [idle timeout](crate::ListenOptions::idle_timeout), restart the one that expires

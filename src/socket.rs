@@ -229,7 +229,8 @@ impl<'a> Socket<'a> {
     /// `true`, and the half-closed and ending timeouts start. If the connection dies with nothing
     /// unread, `error` is delivered at once. If bytes are unread,
     /// [`Event::PeerEnded`](crate::Event::PeerEnded) with [`Reset`](crate::PeerEnd::Reset) is
-    /// delivered, and after `resume` the bytes and the error. If the queue was full, `drain` is
+    /// delivered, and after `resume` the bytes and the error, unless a limit or the
+    /// [grace](crate::StopOptions::grace) of a stop expires first. If the queue was full, `drain` is
     /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
     #[doc(alias = "uv_read_stop")]
     pub fn pause(&mut self) {
@@ -259,8 +260,8 @@ impl<'a> Socket<'a> {
     /// Discards what is read from now on: no more `data`, but `end` is still delivered. It ends a
     /// [`pause`](Socket::pause) and a [`hold`](Socket::hold). After `end()` this is the lingering
     /// close: our side does not reset the answer over unread bytes, and the peer has the [close
-    /// timeout](crate::ListenOptions::close_timeout), counted from our FIN or from the last byte
-    /// that it took, to finish.
+    /// timeout](crate::ListenOptions::close_timeout) to finish, counted from our FIN, from this
+    /// call after our FIN, or from the last byte that it took.
     pub fn discard(&mut self) {
         if let Some(entry) = self.living()
             && entry.flags.replace(Flags::FILL, false)
@@ -373,7 +374,8 @@ impl<'a> Socket<'a> {
     /// Requests [`Event::Drain`](crate::Event::Drain) for when the queue has gone down to the
     /// low-water mark, even if it was never full. With a mark of 0, everything that was written
     /// until now is with our kernel then. Returns `false`, and no event follows, if the queue is
-    /// not above the mark, after `end()`, or if the connection has failed.
+    /// not above the mark, after `end()`, or if the connection has failed. After `true` none
+    /// follows if our side ends before, by a call or by itself, or if the connection fails.
     pub fn request_drain(&mut self) -> bool {
         let (queued_bytes, ended) = (self.queued_bytes(), self.end_called());
         let low = self.settings().map_or(0, |settings| settings.low_water_bytes);
@@ -394,8 +396,8 @@ impl<'a> Socket<'a> {
         }
     }
 
-    /// Sets the [low-water mark](crate::ListenOptions::low_water_mark). If a full queue is not
-    /// above it, `drain` follows.
+    /// Sets the [low-water mark](crate::ListenOptions::low_water_mark) in bytes; here it may reach
+    /// the high-water mark. If a full queue is not above it, `drain` follows.
     pub fn set_low_water_mark(&mut self, bytes: usize) {
         if self.living().is_some() {
             self.context.table.change_settings(self.slot, |settings| settings.low_water_bytes = bytes);

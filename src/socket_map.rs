@@ -4,10 +4,10 @@ use crate::id::SocketId;
 
 /// A side table: a value for each socket that has one, found by its id without hashing.
 ///
-/// Remove the value at `close`. A value that was not removed is dropped when another socket gets
-/// its slot, so memory is bounded even then; a stale id never finds another socket's value. Sockets
-/// of several reactors can share a map. A reactor that is dropped delivers no `close`: remove the
-/// values of its sockets too.
+/// Remove the value at `close`. A value that was not removed is dropped when a later socket of its
+/// slot gets a value, so memory is bounded even then; a stale id never finds another socket's
+/// value. Sockets of several reactors can share a map. A reactor that is dropped delivers no
+/// `close`: remove the values of its sockets too.
 ///
 /// ```
 /// use finale::{Event, Reactor, SocketMap};

@@ -45,9 +45,10 @@ impl Default for ConnectOptions {
 
 impl ConnectOptions {
     /// How long the lookup and all attempts together may take before the socket fails. A connect
-    /// that finds the backlog of a Unix domain socket full is retried for this time. Default 30 s;
-    /// with `None` the kernel decides, which repeats its SYN for about two minutes (tcp(7),
-    /// `tcp_syn_retries`).
+    /// that finds the backlog of a Unix domain socket full is retried for this time. Default 30 s.
+    /// With `None` a handshake ends when the kernel has repeated its SYN for about two minutes
+    /// (tcp(7), `tcp_syn_retries`); a lookup and retries have no limit but a
+    /// [deadline](Self::total_deadline).
     #[must_use]
     pub fn connect_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
         self.settings.connect_ms = limit.into().and_then(millis);

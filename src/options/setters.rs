@@ -25,7 +25,8 @@ macro_rules! shared_setters {
 
             /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged, a closed window
             /// included, before the kernel gives the connection up (RFC 5482). Rounded up to whole
-            /// milliseconds. Default: the kernel's own, about 15 minutes.
+            /// milliseconds. Default: the kernel's own, about 15 minutes. Only Linux has it;
+            /// elsewhere it is ignored.
             #[must_use]
             pub fn user_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
                 self.system.user_timeout = limit.into();
@@ -110,8 +111,9 @@ macro_rules! shared_setters {
             /// strikes, and the limit counts from the last byte that was taken. Without a result (a
             /// Unix domain socket, another network namespace, some sandboxes, another system)
             /// finale tries to write what waits in its queue once more, and bytes that the kernel
-            /// accepts restart the limit. If our FIN is with the kernel already, the connection is
-            /// closed with close(2) instead of a reset, so that the kernel can deliver the rest.
+            /// accepts restart the limit. If our FIN and bytes before it are with the kernel
+            /// already, the connection is closed with close(2) instead of a reset, so that the
+            /// kernel can deliver the rest.
             ///
             /// (SO_LINGER is never used with a time: it would block the loop in close(2).)
             #[must_use]
@@ -176,8 +178,10 @@ macro_rules! shared_setters {
                 self
             }
 
-            /// Whether [`Event::PeerEnded`](crate::Event::PeerEnded) is delivered in all cases, and
-            /// not only for a paused socket that is dead. Default off.
+            /// Whether [`Event::PeerEnded`](crate::Event::PeerEnded) is delivered whenever the
+            /// peer's end is known before it is read, and not only for a paused socket that is
+            /// dead. A socket that is not paused may find the end by reading: then only `end` or
+            /// `error` is delivered. Default off.
             #[must_use]
             pub const fn notify_peer_ended(mut self, on: bool) -> Self {
                 self.settings.notify_peer_ended = on;

@@ -38,9 +38,11 @@ impl StopOptions {
     /// How long an idle connection may stay open. A connection is idle while its last bytes, if
     /// any, were ours and are sent, unless the peer has finished or the program has
     /// [paused](crate::Socket::pause) it. After this time without a byte our side ends, as by
-    /// [`end`](crate::Socket::end): later writes are refused. Where an answer comes in parts, or
-    /// several requests wait at once, pause the socket until it has answered, or set the grace to
-    /// `None` and end the sockets yourself. Idle timeouts are independent. Default 1 s.
+    /// [`end`](crate::Socket::end): later writes are refused. A paused connection that is dead
+    /// ([`PeerEnd::Reset`](crate::PeerEnd)) gets its `error` after this time, and its unread bytes
+    /// are dropped. Where an answer comes in parts, or several requests wait at once, pause the
+    /// socket until it has answered, or set the grace to `None` and end the sockets yourself. Idle
+    /// timeouts are independent. Default 1 s.
     #[must_use]
     pub fn grace(mut self, grace: impl Into<Option<Duration>>) -> Self {
         self.grace = grace.into();

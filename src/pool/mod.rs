@@ -190,7 +190,7 @@ impl Pool {
     }
 
     /// Requests a socket. [`next_reply`](Pool::next_reply) returns the result: at once if a socket
-    /// is ready, and in the order of the requests.
+    /// is ready. Sockets are leased in the order of the requests; a refusal can overtake a lease.
     pub fn request(&mut self, context: &mut impl Streams) -> Ticket {
         let ticket = Ticket { pool: self.number, number: self.tickets };
         self.tickets += 1;

@@ -96,8 +96,8 @@ impl PoolOptions {
     ///
     /// Sockets that were lost while the server is up are replaced one after another, after a random
     /// time up to `first` each, because a server that is restarted drops all its clients at the
-    /// same moment. A request that waits for a socket does not wait for that time. Default 100 ms
-    /// to 30 s.
+    /// same moment. A request that waits for a socket does not wait for that time. `first` counts
+    /// as at most `most`, and `most` as at most 365 days. Default 100 ms to 30 s.
     #[must_use]
     pub const fn back_off(mut self, first: Duration, most: Duration) -> Self {
         self.back_off = (first, most);

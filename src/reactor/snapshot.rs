@@ -33,7 +33,7 @@ pub struct SocketInfo {
     pub bytes_read: u64,
     /// Bytes that our kernel took.
     pub bytes_written: u64,
-    /// Whether the caller has paused it.
+    /// Whether it is paused or [held](crate::Socket::hold).
     pub is_paused: bool,
     /// Milliseconds until its nearest timer, 0 if that is due; `None` without one.
     pub timer_ms: Option<u64>,

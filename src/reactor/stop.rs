@@ -19,8 +19,9 @@ impl<N: Net> Reactor<N> {
     /// [accepted](StopOptions::accept_backlog), and then it is closed. (At most as many are
     /// accepted as the [backlog](crate::ListenOptions::backlog) holds. The kernel resets a client
     /// that connects between the last accept and the close.) Where there is a
-    /// [maximum](crate::ListenOptions::max_connections), they are accepted as others end; those
-    /// that are left at the limit are reset without an event.
+    /// [maximum](crate::ListenOptions::max_connections), they are accepted as others end, or reset
+    /// at once with [`OverflowPolicy::Reset`](crate::OverflowPolicy::Reset); those that are left at
+    /// the limit are reset without an event.
     ///
     /// Its sockets continue. An idle one ends after the [grace](StopOptions::grace), in which a
     /// request that is in flight can still arrive and be answered. Sockets that remain at the

@@ -66,7 +66,8 @@ impl Socket<'_> {
     /// can send a last message before it calls [`end`](Socket::end): close_notify in TLS, GOAWAY in
     /// HTTP/2. [`is_farewell_due`](Socket::is_farewell_due) distinguishes it from the timeout of an
     /// idle connection. A connection that does not end then is destroyed at the
-    /// [limit](crate::StopOptions::limit) of the stop.
+    /// [limit](crate::StopOptions::limit) of the stop. Once the farewell is due, the call changes
+    /// nothing.
     pub fn set_farewell(&mut self, on: bool) {
         let farewell = if on { Farewell::Timeout } else { Farewell::Fin };
         if self.living().is_some() && !self.is_farewell_due() {

@@ -59,8 +59,8 @@ impl Socket<'_> {
     /// [`Event::Spliced`] is delivered instead of `data`, and [`forward`](Socket::forward) moves
     /// them on to another socket. The request is for one read, and stays until there is something
     /// to read. The next bytes may be `data` anyway: if the system has no splice(2), or no
-    /// descriptors for a pipe. Nothing happens if nothing can be read any more, or while a buffer
-    /// is [filled](Socket::fill).
+    /// descriptors for a pipe. Nothing happens if nothing can be read, such as before the
+    /// connection is established, or while a buffer is [filled](Socket::fill).
     ///
     /// It pays for reads of 16 KiB and more (`bench/bulk/`).
     ///
