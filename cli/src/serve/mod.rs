@@ -90,10 +90,9 @@ fn serve<N: Net + Send + 'static>(
     let mut restart = Restart::new(sockets, tls, &manager, &terminal, options.quiet);
     let running = Running::start(shards.into_iter().zip(work).collect(), &stopper, &control)?;
     announce(&addresses, addresses_are_known)?;
-    match restart.take_over() {
-        // It makes this process the service.
-        Some(predecessor) => predecessor.ready(),
-        None => manager.ready(),
+    // A predecessor makes this process the service.
+    if !restart.take_over() {
+        manager.ready();
     }
     let stopping = Stopping::new(stopper, options, live);
     let metrics = MetricsRequests::new(reports, requests, options.json);
@@ -168,7 +167,7 @@ impl Control {
         if self.restart.give_up(&self.manager) == Restarted::Yes {
             self.stopping.replaced();
         }
-        let is_service = !self.stopping.was_requested();
+        let is_service = !self.stopping.was_requested() && !self.restart.is_taken_back();
         let grace = stop(&mut self.stopping, &mut self.reactor);
         self.begin(grace);
         if is_service {

@@ -9,7 +9,6 @@ use std::thread::JoinHandle;
 
 use finale::Reactor;
 
-use super::inherit::Predecessor;
 use super::manager::Manager;
 use super::sockets::Sockets;
 use super::successor::{Reserve, Successor, own_path};
@@ -52,9 +51,14 @@ impl Restart {
         Self { program, sockets, tls, reserve, successor: None, ending: None, quiet }
     }
 
-    /// This process serves. Returns the process in whose place it does, if there is one.
-    pub(super) fn take_over(&mut self) -> Option<Predecessor> {
+    /// This process serves. Reports it to its predecessor, and returns whether there is one.
+    pub(super) fn take_over(&mut self) -> bool {
         self.sockets.take_over()
+    }
+
+    /// Whether that process has ended this one, and is the service still.
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.sockets.are_taken_back()
     }
 
     /// Reads the certificate again and starts the new process, unless one is starting already. The

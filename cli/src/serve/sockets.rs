@@ -27,7 +27,7 @@ pub(super) struct Sockets {
     sockets: Vec<Socket>,
     /// The file that this process has to remove.
     file: Option<SocketFile>,
-    /// Until this process serves.
+    /// Kept to the end: it may take the file back.
     predecessor: Option<Predecessor>,
     inherited: bool,
 }
@@ -89,12 +89,18 @@ impl Sockets {
         Ok(listening)
     }
 
-    /// This process serves: it has to remove the predecessor's socket file. Returns the
-    /// predecessor.
-    pub(super) fn take_over(&mut self) -> Option<Predecessor> {
-        let mut predecessor = self.predecessor.take()?;
+    /// This process serves: it has to remove the predecessor's socket file. Reports it to the
+    /// predecessor, and returns whether there is one.
+    pub(super) fn take_over(&mut self) -> bool {
+        let Some(predecessor) = &mut self.predecessor else { return false };
         self.file = predecessor.file.take();
-        Some(predecessor)
+        predecessor.ready();
+        true
+    }
+
+    /// Whether the predecessor has ended this process, although it serves: they are its own again.
+    pub(super) fn are_taken_back(&self) -> bool {
+        self.predecessor.as_ref().is_some_and(Predecessor::has_ended_us)
     }
 
     /// Copies of all of them, for another process.
@@ -110,7 +116,9 @@ impl Sockets {
     /// Closes our copies, and removes the socket file. As long as a copy is open, clients connect
     /// and are never accepted.
     pub(super) fn close(&mut self) {
-        if let Some(file) = self.file.take() {
+        if let Some(file) = self.file.take()
+            && !self.are_taken_back()
+        {
             file.remove();
         }
         self.sockets.clear();

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
 use std::thread;
 
@@ -355,6 +355,42 @@ fn a_socket_file_is_removed_by_the_last_process_that_serves_and_not_at_a_restart
         assert!(begun.elapsed() < crate::common::PATIENCE, "the successor has removed it");
         thread::yield_now();
     }
+}
+
+/// The parent plays the old process. It ends the new one at the moment at which that has become
+/// ready, or it has gone, or it has not looked yet and another has sent the signal.
+#[test]
+fn a_new_process_leaves_the_socket_file_to_an_old_one_that_has_ended_it() {
+    let folder = std::env::temp_dir().join(format!("finale-taken-back-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a new folder");
+    let (path, manager) = (folder.join("socket"), folder.join("manager"));
+    let messages = UnixDatagram::bind(&manager).expect("a new file");
+    for (ends_it, has_gone) in [(true, false), (true, true), (false, true), (false, false)] {
+        let listener = UnixListener::bind(&path).expect("a new file");
+        let file = fs::metadata(&path).expect("it is there");
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut command = with_sockets(vec![listener.try_clone().expect("a copy").into(), theirs.into()]);
+        command.env("LISTEN_FDNAMES", "finale:finale-ready").env("NOTIFY_SOCKET", &manager);
+        command.env("FINALE_SOCKET_FILE", format!("{}:{}:{}", file.dev(), file.ino(), path.display()));
+        let child = command.spawn().expect("it starts");
+        drop(command);
+        let mut line = [0; 8];
+        ours.read_exact(&mut line).expect("it serves");
+        assert_eq!(&line, b"READY=1\n");
+        if ends_it {
+            let _ = ours.write_all(b"\n");
+        }
+        let ours = Some(ours).filter(|_| !has_gone);
+        signal(child.id(), Signal::TERM);
+        assert_eq!(finish(child).code, Some(0));
+        assert_eq!(path.exists(), ends_it, "{ends_it} {has_gone}");
+        messages.set_nonblocking(true).expect("it is open");
+        let stopping = messages.recv(&mut [0; 64]).is_ok();
+        assert_eq!(stopping, !ends_it, "the old process is the service still, or it is not");
+        drop((ours, listener));
+        let _ = fs::remove_file(&path);
+    }
+    fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 #[cfg(target_os = "linux")]
