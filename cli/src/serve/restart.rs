@@ -24,7 +24,7 @@ pub(super) struct Restart {
     tls: Option<Served>,
     /// `None` if there were not enough descriptors.
     reserve: Option<Reserve>,
-    successor: Option<Successor>,
+    pub(super) successor: Option<Successor>,
     /// The end of a new process that was stopped.
     ending: Option<JoinHandle<()>>,
     quiet: bool,

@@ -134,6 +134,15 @@ impl Successor {
         Ok(Self { outcome, fate, thread })
     }
 
+    /// A new process that serves already, without that anything has looked.
+    #[cfg(test)]
+    pub(super) fn that_serves(pid: u32) -> Self {
+        let ((sender, outcome), fate) = (channel(), Arc::new(Fate::default()));
+        assert!(fate.decide(Fate::SERVES));
+        sender.send(Ok(pid)).expect("it is received");
+        Self { outcome, fate, thread: thread::spawn(|| ()) }
+    }
+
     /// Its process id, or why it failed. `None` while it is starting.
     pub(super) fn outcome(&self) -> Option<Result<u32, String>> {
         match self.outcome.try_recv() {
@@ -263,12 +272,7 @@ mod tests {
     /// The main thread is stopped before it has seen that the new process serves.
     #[test]
     fn a_new_process_that_serves_already_is_not_stopped() {
-        let (sender, outcome) = channel();
-        let fate = Arc::new(Fate::default());
-        assert!(fate.decide(Fate::SERVES));
-        sender.send(Ok(23)).expect("it is received");
-        let successor = Successor { outcome, fate, thread: thread::spawn(|| ()) };
-        assert_eq!(successor.stop().err(), Some(23));
+        assert_eq!(Successor::that_serves(23).stop().err(), Some(23));
     }
 
     #[test]
