@@ -305,7 +305,8 @@ fn sockets_that_are_passed_are_served_whatever_their_kind() {
     let addr = tcp.local_addr().expect("bound");
     let path = std::env::temp_dir().join(format!("finale-inherited-{}", std::process::id()));
     let unix = UnixListener::bind(&path).expect("a new file");
-    let mut child = with_sockets(vec![tcp.into(), unix.into()]).spawn().expect("it starts");
+    let mut command = with_sockets(vec![tcp.into(), unix.into()]);
+    let mut child = command.args(["--user-timeout", "5s"]).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
     assert_eq!(line(), format!("listening on {addr}"));
@@ -317,7 +318,9 @@ fn sockets_that_are_passed_are_served_whatever_their_kind() {
     stream.read_to_end(&mut answer).expect("no reset");
     assert_eq!(answer, LINE);
     signal(child.id(), Signal::TERM);
-    assert_eq!(finish(child).code, Some(0));
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.stderr.contains("--user-timeout has no effect on a Unix domain socket"), "{outcome:?}");
     assert!(path.exists(), "the file is its manager's");
     fs::remove_file(&path).expect("it is there");
 }
