@@ -155,7 +155,7 @@ impl Control {
         }
         if stops > 0 {
             self.end(|stopping, control| stopping.request(stops, control));
-        } else if self.restart.check(&self.manager, self.stopping.live()) == Restarted::Yes {
+        } else if self.restart.check(&self.reactor, &self.manager, self.stopping.live()) == Restarted::Yes {
             let grace = self.stopping.replaced();
             self.begin(Some(grace));
         }

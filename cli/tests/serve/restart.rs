@@ -117,6 +117,41 @@ fn a_server_that_is_stopped_while_the_new_process_starts_ends_that_too() {
     }
 }
 
+/// The new process may have read the old certificate. It waits until this test writes to a pipe.
+#[test]
+fn a_restart_that_is_requested_during_another_one_follows_it() {
+    for (name, end) in [("again", "exec \"$program\" \"$@\""), ("again-after-a-failure", "exit 7")] {
+        let pipe = std::env::temp_dir().join(format!("finale-{name}-pipe-{}", std::process::id()));
+        let (path, program) = (pipe.display(), env!("CARGO_BIN_EXE_finale"));
+        let script = format!("#!/bin/sh\nread line <{path}\nprogram={program}\n{end}\n");
+        shell("mkfifo \"$1\"", &[pipe.to_str().expect("text")]);
+        let (mut server, folder) = upgraded_to(&script, name, &[]);
+        signal(server.successor, Signal::HUP);
+        server.line_with("restarting: starting /");
+        for _ in 0..2 {
+            signal(server.successor, Signal::HUP);
+            server.line_with("restarting already");
+        }
+        // This waits until the script runs.
+        let mut pipe_end = fs::OpenOptions::new().write(true).open(&pipe).expect("the script reads it");
+        let copy = folder.join("copy");
+        shell("ln -s \"$1\" \"$2\"", &[program, copy.to_str().expect("text")]);
+        fs::rename(&copy, folder.join("finale")).expect("it replaces the script");
+        pipe_end.write_all(b"\n").expect("the script reads it");
+        if end == "exit 7" {
+            server.line_with("not restarted");
+        } else {
+            // The line of the next process that it starts another may come before this one.
+            server.successor_line();
+        }
+        server.successor_line();
+        ask(server.addr);
+        let rest = server.stop();
+        assert_eq!(rest, "", "two requests are one");
+        fs::remove_file(&pipe).and_then(|()| fs::remove_dir_all(&folder)).expect("they are ours");
+    }
+}
+
 /// Descriptor 3 is the listening socket, 4 the stream on which a new process reports.
 #[test]
 fn only_the_whole_line_of_a_new_process_means_that_it_serves() {
