@@ -71,7 +71,7 @@ pub(crate) struct ProbeOptions {
     #[arg(long, value_name = "N", value_parser = values::number::<u64>(1..=u64::MAX))]
     #[arg(allow_hyphen_values = true, conflicts_with = "expect_until", help_heading = REQUESTS)]
     expect_bytes: Option<u64>,
-    /// The answer ends with these bytes
+    /// The answer ends with these bytes, 1 to 64
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     #[arg(help_heading = REQUESTS)]
     expect_until: Option<Bytes>,

@@ -135,7 +135,7 @@ fn a_mistake_in_the_arguments_for_tls_is_reported_before_anything_is_opened() {
 
 #[test]
 fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened() {
-    let mistakes: [(&[&str], &str); 19] = [
+    let mistakes: [(&[&str], &str); 20] = [
         (&["probe"], "missing argument: <HOST:PORT>; see finale probe --help"),
         (&["probe", "a:1"], "a request is missing: give --send, --send-file or --preset http; see finale probe --help"),
         (&["probe", "a", "--preset", "http"], "'a': not an address: it has no port"),
@@ -153,6 +153,10 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
         (
             &["probe", "a:1", "--expect-bytes", "1", "--expect-until", "x"],
             "can't be used with '--expect-until <BYTES>'",
+        ),
+        (
+            &["probe", "127.0.0.1:1", "--preset", "line", "--expect-until", ""],
+            "the end of an answer has 1 to 64 bytes, and not 0; see finale probe --help",
         ),
         (&["probe", "a:1", "--on-stop", "x", "--pid", "1"], "can't be used with"),
         (&["probe", "http://a:1/b", "--preset", "http"], "'http://a:1/b' is a URL; write HOST:PORT, as a:1; see"),
