@@ -181,6 +181,35 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
 }
 
 #[test]
+fn a_promise_that_no_chosen_case_of_a_probe_checks_is_refused() {
+    let mistakes: [(&[&str], &str); 5] = [
+        (
+            &["probe", "a:1", "--preset", "line", "--case", "half-close", "--claim", "idle=5s"],
+            "--claim idle is checked only by --case idle, connect-only, half-closed-hold,",
+        ),
+        (
+            &["probe", "a:1", "--preset", "http", "--case", "connect-only", "--claim", "idle=5s"],
+            "--claim idle is checked only by --case idle, half-closed-hold,",
+        ),
+        (
+            &["probe", "a:1", "--preset", "line", "--case", "reload", "--claim", "drain=5s", "--on-stop", "x"],
+            "--claim drain is checked only by --case stop-in-flight, stop-race, stop-idle, stop-queued,",
+        ),
+        (
+            &["probe", "a:1", "--preset", "line", "--claim", "body=5s"],
+            "--claim body is checked only with a request of HTTP: others have no body; see finale probe --help",
+        ),
+        (
+            &["probe", "a:1", "--preset", "line", "--case", "idle", "--expect", "half-close"],
+            "--expect half-close is checked only by --case half-close, pipeline-fin; choose one of them;",
+        ),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
 fn a_wrong_subcommand_is_refused_with_those_that_exist() {
     let mistakes: [(&[&str], &str); 5] = [
         (
