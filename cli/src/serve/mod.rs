@@ -80,10 +80,12 @@ fn serve<N: Net + Send + 'static>(
     }
     let live = Arc::new(AtomicUsize::new(0));
     let (shards, stopper) = Shard::group(reactors);
-    let mut work = Vec::new();
+    let (mut work, mut lasts) = (Vec::new(), Vec::new());
     for ((recorder, requests), listeners) in recorders.into_iter().zip(inboxes).zip(&listeners) {
         let tls = tls.as_ref().map(|tls| tls.accept_on(listeners)).transpose()?;
-        work.push(Work { handler: Handler::new(options, &live, recorder), tls, requests });
+        let last = metrics::Last::default();
+        lasts.push(Arc::clone(&last));
+        work.push(Work { handler: Handler::new(options, &live, recorder), tls, requests, last });
     }
     let (addresses_are_known, manager) = (sockets.are_inherited(), Manager::from_env());
     // Before clients take the descriptors that a restart needs.
@@ -95,7 +97,7 @@ fn serve<N: Net + Send + 'static>(
         manager.ready();
     }
     let stopping = Stopping::new(stopper, options, live);
-    let metrics = MetricsRequests::new(reports, requests, options.json);
+    let metrics = MetricsRequests::new(reports, requests.into_iter().zip(lasts).collect(), options.json);
     Control { reactor: control, manager, restart, stopping, metrics, terminal, stops, hang_ups }.run(running)
 }
 
