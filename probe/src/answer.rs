@@ -29,7 +29,7 @@ pub enum Framing {
     End,
     /// This many bytes.
     Bytes(u64),
-    /// The answer ends with these bytes.
+    /// The answer ends with these bytes, 1 to 64.
     Until(Vec<u8>),
     /// A response of HTTP/1: its length or its chunks.
     Http,
@@ -47,7 +47,8 @@ pub(crate) struct Answer {
     responses: Answers,
 }
 
-const TAIL: usize = 64;
+/// No longer end of an answer can be recognized.
+pub(crate) const TAIL: usize = 64;
 
 impl Answer {
     pub(crate) fn add(&mut self, bytes: &[u8]) {
@@ -72,7 +73,7 @@ impl Answer {
         match framing {
             Framing::Auto | Framing::End => false,
             Framing::Bytes(bytes) => self.bytes >= *bytes,
-            Framing::Until(end) => self.tail.ends_with(end) && !end.is_empty(),
+            Framing::Until(end) => self.tail.ends_with(end),
             Framing::Http => self.responses.count > 0,
         }
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use crate::answer::Framing;
+use crate::answer::{Framing, TAIL};
 use crate::tls::TlsOptions;
 
 /// What to probe, and how: change the fields of [`Options::new`].
@@ -190,6 +190,11 @@ impl Options {
         let others = [&self.slow_request, &self.big_request, &self.upload];
         if others.into_iter().flatten().chain([&self.request]).any(Vec::is_empty) {
             return Err("a request is empty; give bytes that the server answers".to_owned());
+        }
+        if let Framing::Until(end) = &self.framing
+            && !(1..=TAIL).contains(&end.len())
+        {
+            return Err(format!("the end of an answer has 1 to {TAIL} bytes, and not {}", end.len()));
         }
         let Claims { idle, header, body, send, drain, restart } = self.claims;
         let claims = [idle, header, body, send, drain, restart].into_iter().flatten();

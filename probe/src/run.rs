@@ -330,6 +330,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::answer::Framing;
 
     #[test]
     fn options_that_no_probe_can_have_are_refused() {
@@ -344,6 +345,12 @@ mod tests {
         assert!(is_refused(&wrong(|options| options.timeout = Duration::MAX)));
         assert!(is_refused(&wrong(|options| options.claims.send = Some(Duration::MAX))));
         assert!(!is_refused(&wrong(|options| options.timeout = Duration::from_nanos(1))));
+        for (length, refused) in [(0, true), (1, false), (64, false), (65, true)] {
+            let mut options = Options::new("hello\n");
+            options.framing = Framing::Until(vec![b'x'; length]);
+            let error = probe("127.0.0.1:9", &options, |_| {}).expect_err("there is no server");
+            assert_eq!(is_refused(&error), refused, "{length}: {error}");
+        }
     }
 
     #[test]

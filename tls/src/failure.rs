@@ -56,7 +56,8 @@ pub enum TlsFailure {
     Connection(ConnectionError),
     /// The peer began a record and did not complete it within 60 s.
     SlowRecord,
-    /// The peer sent nothing but empty records, key updates or other messages without data.
+    /// The peer sent nothing but empty records, key updates or other messages without data, or a
+    /// message that had to be answered while our queue was full, as an attempt to renegotiate.
     Flood,
 }
 
@@ -93,7 +94,11 @@ impl TlsFailure {
             }
             Self::Local { error, in_handshake } => (kind(*in_handshake), explain(error)),
             Self::SlowRecord => (LayerErrorKind::Protocol, "a record was not complete within 60 s".to_owned()),
-            Self::Flood => (LayerErrorKind::Protocol, "too many records in a row without data".to_owned()),
+            Self::Flood => {
+                let what =
+                    "too many records in a row without data, or one that had to be answered while the queue was full";
+                (LayerErrorKind::Protocol, what.to_owned())
+            }
         };
         let mut error = ConnectionError::of_layer(kind, detail);
         error.os = self.os();

@@ -301,6 +301,7 @@ impl Session {
         if self.empty_records > MAX_EMPTY_RECORDS {
             return self.fail(socket, TlsFailure::Flood, out);
         }
+        // A peer that takes nothing gets no answers without a bound.
         if !self.send_records(socket, out) {
             return self.fail(socket, TlsFailure::Flood, out);
         }

@@ -140,9 +140,12 @@ impl Server {
     pub(super) fn answer(&mut self, socket: &mut Socket<'_>, answer: &Answer) {
         let connection = self.connections.or_default(socket.id());
         connection.is_asked = true;
-        let head = finale_http::Answer::new(answer.status)
-            .header("Content-Type", answer.kind)
-            .length(answer.body.len() as u64)
+        let mut head = finale_http::Answer::new(answer.status);
+        // An answer with this status has neither.
+        if answer.status != 204 {
+            head = head.header("Content-Type", answer.kind).length(answer.body.len() as u64);
+        }
+        let head = head
             .close()
             .header("Cache-Control", "no-store")
             .header("Content-Security-Policy", POLICY)

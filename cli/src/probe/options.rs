@@ -71,7 +71,7 @@ pub(crate) struct ProbeOptions {
     #[arg(long, value_name = "N", value_parser = values::number::<u64>(1..=u64::MAX))]
     #[arg(allow_hyphen_values = true, conflicts_with = "expect_until", help_heading = REQUESTS)]
     expect_bytes: Option<u64>,
-    /// The answer ends with these bytes
+    /// The answer ends with these bytes, 1 to 64
     #[arg(long, value_name = "BYTES", value_parser = values::bytes, allow_hyphen_values = true)]
     #[arg(help_heading = REQUESTS)]
     expect_until: Option<Bytes>,
@@ -176,6 +176,25 @@ enum Claim {
     Restart,
 }
 
+/// The cases in which a client that ends its side first is owed its answers.
+const HALF_CLOSES: &[&str] = &["half-close", "pipeline-fin"];
+
+impl Claim {
+    /// The cases that compare it with what they see, or wait as long as it says.
+    const fn cases(self) -> &'static [&'static str] {
+        match self {
+            Self::Idle => &["idle", "connect-only", "half-closed-hold", "keep-alive-race", "abandon-slow", "vanish"],
+            Self::Header => {
+                &["connect-only", "half-request", "drip-request", "half-handshake", "farewell-while-talking", "vanish"]
+            }
+            Self::Body => &["half-request", "drip-request"],
+            Self::Send => &["never-read"],
+            Self::Drain => &["stop-in-flight", "stop-race", "stop-idle", "stop-queued", "stop-restart"],
+            Self::Restart => &["stop-restart"],
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Expect {
     /// A client that ends its side first gets its answer
@@ -194,6 +213,12 @@ fn claim(text: &str) -> Result<(Claim, Duration), String> {
     let (claim, time) =
         named.ok_or("write NAME=DUR, separated by commas; NAME is idle, header, body, send, drain or restart")?;
     Ok((claim, values::time_limit(time)?))
+}
+
+/// Whether the first line is that of a request of HTTP/1.
+fn is_http(request: &[u8]) -> bool {
+    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    line.rsplit(|byte| *byte == b' ').next().is_some_and(|version| version.starts_with(b"HTTP/1."))
 }
 
 impl ProbeOptions {
@@ -228,7 +253,7 @@ impl ProbeOptions {
                 return Err(Error::usage("a request is missing: give --send, --send-file or --preset http"));
             }
         };
-        self.check_what_a_claim_needs()?;
+        self.check_what_a_claim_needs(&request)?;
         self.check_pid()?;
         let mut options = Options::new(request);
         if let Some(preset) = preset {
@@ -272,7 +297,7 @@ impl ProbeOptions {
     }
 
     /// A claim that no case could check would seem to hold.
-    fn check_what_a_claim_needs(&self) -> Result<(), Error> {
+    fn check_what_a_claim_needs(&self, request: &[u8]) -> Result<(), Error> {
         let (stops, reads) = (self.on_stop.is_some() || self.pid.is_some(), self.big_request.is_some());
         let lacks = self.claims.iter().find_map(|(claim, _)| match claim {
             Claim::Drain | Claim::Restart if !stops => Some((claim, "a way to stop the server: --on-stop or --pid")),
@@ -281,7 +306,27 @@ impl ProbeOptions {
         });
         lacks.map_or(Ok(()), |(claim, what)| {
             Err(Error::usage(format!("--claim {} is checked only with {what}", values::name(*claim))))
-        })
+        })?;
+        if self.claims.iter().any(|(claim, _)| *claim == Claim::Body) && !is_http(request) {
+            return Err(Error::usage("--claim body is checked only with a request of HTTP: others have no body"));
+        }
+        self.check_cases_of_promises(is_http(request))
+    }
+
+    /// The same for the cases that are chosen.
+    fn check_cases_of_promises(&self, is_http: bool) -> Result<(), Error> {
+        // With HTTP, the time before the first request is the one for its head.
+        let has_idle_start = !is_http || self.claims.iter().any(|(claim, _)| *claim == Claim::Header);
+        let claims = self.claims.iter().map(|(claim, _)| (format!("--claim {}", values::name(*claim)), claim.cases()));
+        let expected = self.expect.map(|Expect::HalfClose| ("--expect half-close".to_owned(), HALF_CLOSES));
+        for (option, cases) in claims.chain(expected).filter(|_| !self.cases.is_empty()) {
+            let cases: Vec<&str> = cases.iter().copied().filter(|id| has_idle_start || *id != "connect-only").collect();
+            if !self.cases.iter().any(|id| cases.contains(&id.as_str())) {
+                let cases = cases.join(", ");
+                return Err(Error::usage(format!("{option} is checked only by --case {cases}; choose one of them")));
+            }
+        }
+        Ok(())
     }
 
     /// A number that no process has would leave the cases of a stop out.
@@ -307,5 +352,18 @@ impl ProbeOptions {
             }
         }
         Ok(claims)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_promise_names_cases_that_exist() {
+        let promises = Claim::value_variants().iter().map(|claim| claim.cases()).chain([HALF_CLOSES]);
+        for id in promises.flatten() {
+            assert_eq!(case(id).as_deref(), Ok(*id));
+        }
     }
 }

@@ -5,15 +5,20 @@
 //! [`READY`], is a stream to it for [`READY_LINE`]; and [`SOCKET_FILE`] describes the socket file
 //! that the new process has to remove. LISTEN_PID is left out then: only the new process itself
 //! could set it.
+//!
+//! A server that ends the new process, since it continues or stops itself, first writes
+//! [`ENDED`] to the stream: the new process may have become ready at this moment, and must leave
+//! the socket file to the old one.
 
 use std::env;
 use std::ffi::OsString;
 use std::io::Write as _;
+use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 
 use listenfd::ListenFd;
-use socket2::Socket;
+use socket2::{SockRef, Socket};
 
 use super::socket_file::SocketFile;
 use crate::errors::Error;
@@ -22,6 +27,8 @@ use crate::errors::Error;
 pub(super) const READY: &str = "finale-ready";
 /// What it reports.
 pub(super) const READY_LINE: &[u8] = b"READY=1\n";
+/// What it gets before SIGTERM if it is ended. Any byte means this.
+pub(super) const ENDED: &[u8] = b"\n";
 /// The variable that describes the socket file.
 pub(super) const SOCKET_FILE: &str = "FINALE_SOCKET_FILE";
 /// The first descriptor that is passed (`SD_LISTEN_FDS_START`).
@@ -44,8 +51,15 @@ pub(super) struct Predecessor {
 
 impl Predecessor {
     /// This process serves, so the other one can stop. If it has died there is nothing to do.
-    pub(super) fn ready(mut self) {
+    pub(super) fn ready(&mut self) {
         let _ = self.stream.write_all(READY_LINE);
+    }
+
+    /// Whether it has ended this process, and is the service still. One that has gone has not, nor
+    /// has one that has written nothing before a SIGTERM, which is another's then.
+    pub(super) fn has_ended_us(&self) -> bool {
+        let peek = |()| SockRef::from(&self.stream).peek(&mut [MaybeUninit::uninit()]);
+        self.stream.set_nonblocking(true).and_then(peek).is_ok_and(|bytes| bytes > 0)
     }
 }
 

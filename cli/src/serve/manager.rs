@@ -37,7 +37,7 @@ impl Manager {
         Self::new(target.ok())
     }
 
-    const fn new(target: Option<(SockAddr, &'static [Type])>) -> Self {
+    pub(super) const fn new(target: Option<(SockAddr, &'static [Type])>) -> Self {
         Self { target, is_stuck: Cell::new(false) }
     }
 

@@ -1,7 +1,7 @@
 //! SIGUSR1: the metrics of all shards, as one sum.
 
 use std::fmt;
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 
 use finale::{Metrics, Sender};
 use finale_tls::{Tls, TlsMetrics};
@@ -17,8 +17,11 @@ pub(super) const REQUESTS: usize = 16;
 /// Where a shard sends its metrics.
 pub(super) type Request = mpsc::Sender<Counts>;
 
+/// Where a shard leaves its metrics when it ends: it answers no request any more.
+pub(super) type Last = Arc<OnceLock<Counts>>;
+
 /// The metrics of one shard, or their sum.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub(super) struct Counts {
     #[serde(flatten)]
     reactor: Metrics,
@@ -64,12 +67,12 @@ impl Counts {
 /// Requests the metrics of all shards.
 pub(super) struct MetricsRequests {
     signals: SignalCount,
-    shards: Vec<Sender<Request>>,
+    shards: Vec<(Sender<Request>, Last)>,
     json: bool,
 }
 
 impl MetricsRequests {
-    pub(super) const fn new(signals: SignalCount, shards: Vec<Sender<Request>>, json: bool) -> Self {
+    pub(super) const fn new(signals: SignalCount, shards: Vec<(Sender<Request>, Last)>, json: bool) -> Self {
         Self { signals, shards, json }
     }
 
@@ -78,11 +81,16 @@ impl MetricsRequests {
         if self.signals.take_new() == 0 {
             return;
         }
-        let (sender, metrics) = mpsc::channel();
-        let requested = self.shards.iter().filter(|shard| shard.send(sender.clone()).is_ok()).count();
-        // A shard that ends now drops its copy of the sender, which ends the wait for it.
-        drop(sender);
-        let sum = metrics.iter().take(requested).reduce(|sum: Counts, more| sum.add(&more));
+        let request = |(shard, last): &(Sender<Request>, Last)| {
+            let (sender, counts) = mpsc::channel();
+            let _ = shard.send(sender);
+            (counts, Arc::clone(last))
+        };
+        // All of them, before the first answer is awaited.
+        let requested: Vec<_> = self.shards.iter().map(request).collect();
+        // A shard that has ended, or ends now, drops the sender, which ends the wait for it.
+        let counts = requested.iter().filter_map(|(counts, last)| counts.recv().ok().or_else(|| last.get().cloned()));
+        let sum = counts.reduce(|sum, more| sum.add(&more));
         match sum {
             Some(sum) if self.json => match output::json(&sum) {
                 Ok(text) => output::say(format_args!("{text}")),

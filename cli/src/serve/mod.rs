@@ -80,23 +80,24 @@ fn serve<N: Net + Send + 'static>(
     }
     let live = Arc::new(AtomicUsize::new(0));
     let (shards, stopper) = Shard::group(reactors);
-    let mut work = Vec::new();
+    let (mut work, mut lasts) = (Vec::new(), Vec::new());
     for ((recorder, requests), listeners) in recorders.into_iter().zip(inboxes).zip(&listeners) {
         let tls = tls.as_ref().map(|tls| tls.accept_on(listeners)).transpose()?;
-        work.push(Work { handler: Handler::new(options, &live, recorder), tls, requests });
+        let last = metrics::Last::default();
+        lasts.push(Arc::clone(&last));
+        work.push(Work { handler: Handler::new(options, &live, recorder), tls, requests, last });
     }
     let (addresses_are_known, manager) = (sockets.are_inherited(), Manager::from_env());
     // Before clients take the descriptors that a restart needs.
     let mut restart = Restart::new(sockets, tls, &manager, &terminal, options.quiet);
     let running = Running::start(shards.into_iter().zip(work).collect(), &stopper, &control)?;
     announce(&addresses, addresses_are_known)?;
-    match restart.take_over() {
-        // It makes this process the service.
-        Some(predecessor) => predecessor.ready(),
-        None => manager.ready(),
+    // A predecessor makes this process the service.
+    if !restart.take_over() {
+        manager.ready();
     }
     let stopping = Stopping::new(stopper, options, live);
-    let metrics = MetricsRequests::new(reports, requests, options.json);
+    let metrics = MetricsRequests::new(reports, requests.into_iter().zip(lasts).collect(), options.json);
     Control { reactor: control, manager, restart, stopping, metrics, terminal, stops, hang_ups }.run(running)
 }
 
@@ -156,7 +157,7 @@ impl Control {
         }
         if stops > 0 {
             self.end(|stopping, control| stopping.request(stops, control));
-        } else if self.restart.check(&self.manager, self.stopping.live()) == Restarted::Yes {
+        } else if self.restart.check(&self.reactor, &self.manager, self.stopping.live()) == Restarted::Yes {
             let grace = self.stopping.replaced();
             self.begin(Some(grace));
         }
@@ -165,12 +166,12 @@ impl Control {
     /// The end of the service, unless a new process has taken it over. One that is still starting
     /// ends, too.
     fn end(&mut self, stop: impl FnOnce(&mut Stopping, &mut Reactor) -> Option<Duration>) {
-        if self.restart.give_up(&self.manager) == Restarted::Yes {
-            self.stopping.replaced();
-        }
-        let is_service = !self.stopping.was_requested();
+        let is_replaced = self.restart.give_up(&self.manager) == Restarted::Yes;
+        let restart_grace = is_replaced.then(|| self.stopping.replaced());
+        let is_service = !self.stopping.was_requested() && !self.restart.is_taken_back();
         let grace = stop(&mut self.stopping, &mut self.reactor);
-        self.begin(grace);
+        // The failure of a shard is no reason to stop any more, but the new process is.
+        self.begin(grace.or(restart_grace));
         if is_service {
             self.manager.stopping();
         }
@@ -209,4 +210,36 @@ fn ends_with(parent: Option<i32>) -> Result<bool, Error> {
         .map_err(|errno| Error::io("end the server together with its parent", errno.into()))?;
     // It may have ended before the call.
     Ok(rustix::process::getppid().is_some_and(|now| now.as_raw_nonzero().get() == parent))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use successor::Successor;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: ServeOptions,
+    }
+
+    /// The main thread finds a shard that has failed before it finds that the new process serves.
+    #[test]
+    fn a_server_whose_shard_fails_in_the_moment_of_a_restart_stops() {
+        let options = Line::try_parse_from(["serve", "echo", "--listen", "127.0.0.1:0"]).expect("valid").options;
+        let reactor = Reactor::new().expect("descriptors are free");
+        let (_, stopper) = Shard::group(Vec::<Reactor>::new());
+        let (manager, terminal) = (Manager::new(None), Terminal::at_start());
+        let sockets = Sockets::open(&options).expect("a port is free");
+        let mut restart = Restart::new(sockets, None, &manager, &terminal, true);
+        restart.successor = Some(Successor::that_serves(23));
+        let no_signals = || SignalCount::watch(reactor.waker(), &[]).expect("threads are free");
+        let (stops, metrics) = (no_signals(), MetricsRequests::new(no_signals(), Vec::new(), false));
+        let stopping = Stopping::new(stopper.clone(), &options, Arc::default());
+        let mut control = Control { reactor, manager, restart, stopping, metrics, terminal, stops, hang_ups: None };
+        control.end(|stopping, _| stopping.failed());
+        assert!(stopper.is_stopping(), "the other shards would serve beside the new process for ever");
+    }
 }

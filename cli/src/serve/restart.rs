@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use finale::Reactor;
+use rustix::process::{Pid, Signal, kill_process};
 
-use super::inherit::Predecessor;
 use super::manager::Manager;
 use super::sockets::Sockets;
 use super::successor::{Reserve, Successor, own_path};
@@ -25,7 +25,10 @@ pub(super) struct Restart {
     tls: Option<Served>,
     /// `None` if there were not enough descriptors.
     reserve: Option<Reserve>,
-    successor: Option<Successor>,
+    pub(super) successor: Option<Successor>,
+    /// Another restart was requested since the new process was started. It may have read the old
+    /// program, or the old certificate.
+    again: bool,
     /// The end of a new process that was stopped.
     ending: Option<JoinHandle<()>>,
     quiet: bool,
@@ -49,19 +52,26 @@ impl Restart {
         let program =
             own_path().and_then(|path| refusal(manager, terminal).map_or(Ok(path), |why| Err(why.to_owned())));
         let reserve = Reserve::new(&sockets).ok();
-        Self { program, sockets, tls, reserve, successor: None, ending: None, quiet }
+        Self { program, sockets, tls, reserve, successor: None, again: false, ending: None, quiet }
     }
 
-    /// This process serves. Returns the process in whose place it does, if there is one.
-    pub(super) fn take_over(&mut self) -> Option<Predecessor> {
+    /// This process serves. Reports it to its predecessor, and returns whether there is one.
+    pub(super) fn take_over(&mut self) -> bool {
         self.sockets.take_over()
     }
 
-    /// Reads the certificate again and starts the new process, unless one is starting already. The
-    /// certificate is that of this process, too: the new one may be refused, or fail.
+    /// Whether that process has ended this one, and is the service still.
+    pub(super) fn is_taken_back(&self) -> bool {
+        self.sockets.are_taken_back()
+    }
+
+    /// Reads the certificate again and starts the new process: at once, or if one is starting
+    /// already, when that serves or has failed. The certificate is that of this process, too: the
+    /// new one may be refused, or fail.
     pub(super) fn begin(&mut self, control: &Reactor, manager: &Manager) {
         if self.successor.is_some() {
-            return self.say("restarting already: the new process has not reported yet");
+            self.again = true;
+            return self.say("restarting already: the new process has not reported yet, and another one follows it");
         }
         // Each of these ends with READY=1, also if it fails.
         manager.reloading();
@@ -92,7 +102,7 @@ impl Restart {
     }
 
     /// Whether the new process serves by now. `live` counts the connections of this process.
-    pub(super) fn check(&mut self, manager: &Manager, live: usize) -> Restarted {
+    pub(super) fn check(&mut self, control: &Reactor, manager: &Manager, live: usize) -> Restarted {
         let Some(outcome) = self.successor.as_ref().and_then(Successor::outcome) else { return Restarted::No };
         self.successor = None;
         match outcome {
@@ -104,6 +114,9 @@ impl Restart {
             Err(why) => {
                 Self::refuse(manager, &why);
                 self.reserve = Reserve::new(&self.sockets).ok();
+                if std::mem::take(&mut self.again) {
+                    self.begin(control, manager);
+                }
                 Restarted::No
             }
         }
@@ -143,6 +156,10 @@ impl Restart {
     fn pass_on(&mut self, manager: &Manager, pid: u32) -> Restarted {
         manager.passed_on(pid);
         self.sockets.detach();
+        if std::mem::take(&mut self.again) {
+            // It watches for signals, since it serves; and we have not waited for its end.
+            let _ = Pid::from_raw(pid.cast_signed()).map(|pid| kill_process(pid, Signal::HUP));
+        }
         Restarted::Yes
     }
 

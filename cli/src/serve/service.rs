@@ -16,7 +16,7 @@ use finale::{
 use finale_tls::Tls;
 
 use super::ladder;
-use super::metrics::{Counts, Request};
+use super::metrics::{Counts, Last, Request};
 use super::options::{ServeOptions, Service};
 use super::proxy_header::{self, NoHeader};
 
@@ -70,11 +70,13 @@ pub(super) struct Work {
     pub(super) tls: Option<Tls>,
     /// Requests for its metrics.
     pub(super) requests: Inbox<Request>,
+    /// For its metrics at its end.
+    pub(super) last: Last,
 }
 
 /// Serves until the shard stops, and answers requests for its metrics.
 pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale::Error> {
-    let Work { mut handler, mut tls, mut requests } = work;
+    let Work { mut handler, mut tls, mut requests, last } = work;
     let mut is_stopping = false;
     while let Some((mut socket, event)) = shard.next()? {
         match event {
@@ -101,6 +103,8 @@ pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale:
             },
         }
     }
+    // Before the requests that are left are dropped.
+    let _ = last.set(Counts::new(shard.reactor().metrics(), tls.as_ref()));
     Ok(())
 }
 

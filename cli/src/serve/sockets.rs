@@ -27,7 +27,7 @@ pub(super) struct Sockets {
     sockets: Vec<Socket>,
     /// The file that this process has to remove.
     file: Option<SocketFile>,
-    /// Until this process serves.
+    /// Kept to the end: it may take the file back.
     predecessor: Option<Predecessor>,
     inherited: bool,
 }
@@ -45,7 +45,7 @@ impl Sockets {
     pub(super) fn open(options: &ServeOptions) -> Result<Self, Error> {
         if let Some(Inherited { sockets, predecessor }) = Inherited::from_env()? {
             if predecessor.is_none() {
-                warn_of_options(options);
+                warn_of_options(options, &sockets);
             }
             return Ok(Self { sockets, file: None, predecessor, inherited: true });
         }
@@ -89,12 +89,18 @@ impl Sockets {
         Ok(listening)
     }
 
-    /// This process serves: it has to remove the predecessor's socket file. Returns the
-    /// predecessor.
-    pub(super) fn take_over(&mut self) -> Option<Predecessor> {
-        let mut predecessor = self.predecessor.take()?;
+    /// This process serves: it has to remove the predecessor's socket file. Reports it to the
+    /// predecessor, and returns whether there is one.
+    pub(super) fn take_over(&mut self) -> bool {
+        let Some(predecessor) = &mut self.predecessor else { return false };
         self.file = predecessor.file.take();
-        Some(predecessor)
+        predecessor.ready();
+        true
+    }
+
+    /// Whether the predecessor has ended this process, although it serves: they are its own again.
+    pub(super) fn are_taken_back(&self) -> bool {
+        self.predecessor.as_ref().is_some_and(Predecessor::has_ended_us)
     }
 
     /// Copies of all of them, for another process.
@@ -110,7 +116,9 @@ impl Sockets {
     /// Closes our copies, and removes the socket file. As long as a copy is open, clients connect
     /// and are never accepted.
     pub(super) fn close(&mut self) {
-        if let Some(file) = self.file.take() {
+        if let Some(file) = self.file.take()
+            && !self.are_taken_back()
+        {
             file.remove();
         }
         self.sockets.clear();
@@ -130,7 +138,7 @@ impl Drop for Sockets {
 }
 
 /// A service manager has opened the sockets, with options of its own.
-fn warn_of_options(options: &ServeOptions) {
+fn warn_of_options(options: &ServeOptions, sockets: &[Socket]) {
     let given = [
         ("--defer-accept", options.defer_accept.is_some()),
         ("--reuse-port", options.reuse_port),
@@ -138,6 +146,10 @@ fn warn_of_options(options: &ServeOptions) {
     ];
     for (option, _) in given.iter().filter(|(_, is_given)| *is_given) {
         log::warn!("{option} has no effect on a socket that was passed (LISTEN_FDS); set it where it is opened");
+    }
+    let is_unix = |socket: &Socket| socket.local_addr().is_ok_and(|addr| addr.is_unix());
+    if options.user_timeout.is_some() && sockets.iter().any(is_unix) {
+        log::warn!("--user-timeout has no effect on a Unix domain socket (LISTEN_FDS)");
     }
 }
 
@@ -194,8 +206,8 @@ fn bind_tcp(addr: SocketAddr, reuse_port: bool, options: &ServeOptions) -> io::R
 type Opened = io::Result<(Vec<Socket>, Option<SocketFile>)>;
 
 fn open_unix(addr: &UnixAddr, options: &ServeOptions) -> Result<Opened, Error> {
-    if options.defer_accept.is_some() || options.reuse_port {
-        return Err(Error::usage("--defer-accept and --reuse-port are for TCP; leave them out"));
+    if options.defer_accept.is_some() || options.reuse_port || options.user_timeout.is_some() {
+        return Err(Error::usage("--defer-accept, --reuse-port and --user-timeout are for TCP; leave them out"));
     }
     if addr.file().is_none() && options.unix_mode.is_some() {
         return Err(Error::usage("--unix-mode: an abstract name has no permissions; leave the option out"));

@@ -82,6 +82,7 @@ impl Stopping {
     }
 
     /// Another process serves. Returns the grace for the clients of this one.
+    #[must_use]
     pub(super) const fn replaced(&mut self) -> Duration {
         (self.state, self.is_replaced) = (State::Closed, true);
         self.restart_grace

@@ -4,7 +4,7 @@
 //! Invariant: it serves, or it is gone. A process that fails, hangs, or whose predecessor is
 //! stopped meanwhile is ended, by SIGKILL if SIGTERM does not do it.
 
-use std::io::{self, Read as _};
+use std::io::{self, Read as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use finale::Waker;
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::inherit::{FIRST, READY, READY_LINE, SOCKET_FILE};
+use super::inherit::{ENDED, FIRST, READY, READY_LINE, SOCKET_FILE};
 use super::sockets::Sockets;
 
 /// A new process that is not ready by then has hung.
@@ -134,6 +134,15 @@ impl Successor {
         Ok(Self { outcome, fate, thread })
     }
 
+    /// A new process that serves already, without that anything has looked.
+    #[cfg(test)]
+    pub(super) fn that_serves(pid: u32) -> Self {
+        let ((sender, outcome), fate) = (channel(), Arc::new(Fate::default()));
+        assert!(fate.decide(Fate::SERVES));
+        sender.send(Ok(pid)).expect("it is received");
+        Self { outcome, fate, thread: thread::spawn(|| ()) }
+    }
+
     /// Its process id, or why it failed. `None` while it is starting.
     pub(super) fn outcome(&self) -> Option<Result<u32, String>> {
         match self.outcome.try_recv() {
@@ -202,6 +211,8 @@ impl Watch {
 
     /// Ends the new process. One that serves by now stops with its clients, as after any SIGTERM.
     fn end(&mut self, why: String) -> Result<u32, String> {
+        // Before the signal: if it has just become ready, it must not remove our socket file.
+        let _ = self.stream.get_ref().write_all(ENDED);
         // The number of a child that was not waited for is its own.
         let _ = kill_process(Pid::from_child(&self.child), Signal::TERM);
         let begun = Instant::now();
@@ -261,22 +272,21 @@ mod tests {
     /// The main thread is stopped before it has seen that the new process serves.
     #[test]
     fn a_new_process_that_serves_already_is_not_stopped() {
-        let (sender, outcome) = channel();
-        let fate = Arc::new(Fate::default());
-        assert!(fate.decide(Fate::SERVES));
-        sender.send(Ok(23)).expect("it is received");
-        let successor = Successor { outcome, fate, thread: thread::spawn(|| ()) };
-        assert_eq!(successor.stop().err(), Some(23));
+        assert_eq!(Successor::that_serves(23).stop().err(), Some(23));
     }
 
     #[test]
     fn a_new_process_that_hangs_is_ended_at_the_limit() {
-        let (ours, _theirs) = UnixStream::pair().expect("a pair");
+        let (ours, mut theirs) = UnixStream::pair().expect("a pair");
         ours.set_read_timeout(Some(CHECK)).expect("the time is not zero");
         let child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().expect("it starts");
         let mut watch = Watch::new(child, ours, Arc::default());
         watch.begun = Instant::now().checked_sub(READY_LIMIT).expect("the machine runs for longer");
         assert_eq!(watch.run(), Err("the new process was not ready within 30 s".to_owned()));
         assert!(watch.ended().is_some());
+        drop(watch);
+        let mut received = Vec::new();
+        theirs.read_to_end(&mut received).expect("nothing is left unread");
+        assert_eq!(received, ENDED);
     }
 }

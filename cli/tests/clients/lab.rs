@@ -64,6 +64,18 @@ fn a_run_is_answered_as_trace_prints_it() {
     assert_eq!(lab.stop().code, Some(0));
 }
 
+/// RFC 9110, section 8.6: an answer with this status has no length.
+#[test]
+fn there_is_no_icon_and_no_length_of_it() {
+    let lab = Lab::start();
+    let answer = lab.get("/favicon.ico");
+    assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"), "{answer}");
+    let head = answer.to_ascii_lowercase();
+    assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{answer}");
+    assert_eq!(body(&answer), "");
+    assert_eq!(lab.stop().code, Some(0));
+}
+
 #[test]
 fn what_is_no_run_is_refused_in_words() {
     let lab = Lab::start();

@@ -135,7 +135,7 @@ fn a_mistake_in_the_arguments_for_tls_is_reported_before_anything_is_opened() {
 
 #[test]
 fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened() {
-    let mistakes: [(&[&str], &str); 19] = [
+    let mistakes: [(&[&str], &str); 20] = [
         (&["probe"], "missing argument: <HOST:PORT>; see finale probe --help"),
         (&["probe", "a:1"], "a request is missing: give --send, --send-file or --preset http; see finale probe --help"),
         (&["probe", "a", "--preset", "http"], "'a': not an address: it has no port"),
@@ -154,6 +154,10 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
             &["probe", "a:1", "--expect-bytes", "1", "--expect-until", "x"],
             "can't be used with '--expect-until <BYTES>'",
         ),
+        (
+            &["probe", "127.0.0.1:1", "--preset", "line", "--expect-until", ""],
+            "the end of an answer has 1 to 64 bytes, and not 0; see finale probe --help",
+        ),
         (&["probe", "a:1", "--on-stop", "x", "--pid", "1"], "can't be used with"),
         (&["probe", "http://a:1/b", "--preset", "http"], "'http://a:1/b' is a URL; write HOST:PORT, as a:1; see"),
         (&["probe", "https://a/b", "--preset", "http"], "is a URL; write HOST:PORT, as a:443, with --tls; see"),
@@ -169,6 +173,35 @@ fn a_mistake_in_the_arguments_of_a_probe_is_reported_before_anything_is_opened()
         (
             &["probe", "a:1", "--preset", "http", "--junit", "/nowhere/x"],
             "--junit /nowhere/x: can't write it: No such file or directory (os error 2); see finale probe",
+        ),
+    ];
+    for (args, words) in mistakes {
+        run(args).refused_with(2, words);
+    }
+}
+
+#[test]
+fn a_promise_that_no_chosen_case_of_a_probe_checks_is_refused() {
+    let mistakes: [(&[&str], &str); 5] = [
+        (
+            &["probe", "a:1", "--preset", "line", "--case", "half-close", "--claim", "idle=5s"],
+            "--claim idle is checked only by --case idle, connect-only, half-closed-hold,",
+        ),
+        (
+            &["probe", "a:1", "--preset", "http", "--case", "connect-only", "--claim", "idle=5s"],
+            "--claim idle is checked only by --case idle, half-closed-hold,",
+        ),
+        (
+            &["probe", "a:1", "--preset", "line", "--case", "reload", "--claim", "drain=5s", "--on-stop", "x"],
+            "--claim drain is checked only by --case stop-in-flight, stop-race, stop-idle, stop-queued,",
+        ),
+        (
+            &["probe", "a:1", "--preset", "line", "--claim", "body=5s"],
+            "--claim body is checked only with a request of HTTP: others have no body; see finale probe --help",
+        ),
+        (
+            &["probe", "a:1", "--preset", "line", "--case", "idle", "--expect", "half-close"],
+            "--expect half-close is checked only by --case half-close, pipeline-fin; choose one of them;",
         ),
     ];
     for (args, words) in mistakes {

@@ -95,6 +95,12 @@ impl Server {
         signal(self.successor, Signal::HUP);
         let line = self.line_with("restart");
         assert!(line.contains(": restarting: starting /"), "{line}");
+        self.successor_line()
+    }
+
+    /// Waits until a successor serves, and returns the line that reports it.
+    #[track_caller]
+    pub(crate) fn successor_line(&mut self) -> String {
         let line = self.line_with(": process ");
         let pid = line.split_once(": process ").and_then(|(_, rest)| rest.split(' ').next());
         self.successor = pid.and_then(|pid| pid.parse().ok()).unwrap_or_else(|| panic!("no successor: {line}"));

@@ -5,7 +5,7 @@ use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
 use std::process::Command;
 use std::thread;
 
@@ -114,6 +114,41 @@ fn a_server_that_is_stopped_while_the_new_process_starts_ends_that_too() {
         server.stderr.read_to_string(&mut rest).expect("it is text");
         assert_eq!(rest, "", "no process has this stderr any more");
         fs::remove_dir_all(&folder).expect("it is ours");
+    }
+}
+
+/// The new process may have read the old certificate. It waits until this test writes to a pipe.
+#[test]
+fn a_restart_that_is_requested_during_another_one_follows_it() {
+    for (name, end) in [("again", "exec \"$program\" \"$@\""), ("again-after-a-failure", "exit 7")] {
+        let pipe = std::env::temp_dir().join(format!("finale-{name}-pipe-{}", std::process::id()));
+        let (path, program) = (pipe.display(), env!("CARGO_BIN_EXE_finale"));
+        let script = format!("#!/bin/sh\nread line <{path}\nprogram={program}\n{end}\n");
+        shell("mkfifo \"$1\"", &[pipe.to_str().expect("text")]);
+        let (mut server, folder) = upgraded_to(&script, name, &[]);
+        signal(server.successor, Signal::HUP);
+        server.line_with("restarting: starting /");
+        for _ in 0..2 {
+            signal(server.successor, Signal::HUP);
+            server.line_with("restarting already");
+        }
+        // This waits until the script runs.
+        let mut pipe_end = fs::OpenOptions::new().write(true).open(&pipe).expect("the script reads it");
+        let copy = folder.join("copy");
+        shell("ln -s \"$1\" \"$2\"", &[program, copy.to_str().expect("text")]);
+        fs::rename(&copy, folder.join("finale")).expect("it replaces the script");
+        pipe_end.write_all(b"\n").expect("the script reads it");
+        if end == "exit 7" {
+            server.line_with("not restarted");
+        } else {
+            // The line of the next process that it starts another may come before this one.
+            server.successor_line();
+        }
+        server.successor_line();
+        ask(server.addr);
+        let rest = server.stop();
+        assert_eq!(rest, "", "two requests are one");
+        fs::remove_file(&pipe).and_then(|()| fs::remove_dir_all(&folder)).expect("they are ours");
     }
 }
 
@@ -305,7 +340,8 @@ fn sockets_that_are_passed_are_served_whatever_their_kind() {
     let addr = tcp.local_addr().expect("bound");
     let path = std::env::temp_dir().join(format!("finale-inherited-{}", std::process::id()));
     let unix = UnixListener::bind(&path).expect("a new file");
-    let mut child = with_sockets(vec![tcp.into(), unix.into()]).spawn().expect("it starts");
+    let mut command = with_sockets(vec![tcp.into(), unix.into()]);
+    let mut child = command.args(["--user-timeout", "5s"]).spawn().expect("it starts");
     let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
     let mut line = || lines.next().expect("a line").expect("text");
     assert_eq!(line(), format!("listening on {addr}"));
@@ -317,7 +353,9 @@ fn sockets_that_are_passed_are_served_whatever_their_kind() {
     stream.read_to_end(&mut answer).expect("no reset");
     assert_eq!(answer, LINE);
     signal(child.id(), Signal::TERM);
-    assert_eq!(finish(child).code, Some(0));
+    let outcome = finish(child);
+    assert_eq!(outcome.code, Some(0));
+    assert!(outcome.stderr.contains("--user-timeout has no effect on a Unix domain socket"), "{outcome:?}");
     assert!(path.exists(), "the file is its manager's");
     fs::remove_file(&path).expect("it is there");
 }
@@ -355,6 +393,42 @@ fn a_socket_file_is_removed_by_the_last_process_that_serves_and_not_at_a_restart
         assert!(begun.elapsed() < crate::common::PATIENCE, "the successor has removed it");
         thread::yield_now();
     }
+}
+
+/// The parent plays the old process. It ends the new one at the moment at which that has become
+/// ready, or it has gone, or it has not looked yet and another has sent the signal.
+#[test]
+fn a_new_process_leaves_the_socket_file_to_an_old_one_that_has_ended_it() {
+    let folder = std::env::temp_dir().join(format!("finale-taken-back-{}", std::process::id()));
+    fs::create_dir_all(&folder).expect("a new folder");
+    let (path, manager) = (folder.join("socket"), folder.join("manager"));
+    let messages = UnixDatagram::bind(&manager).expect("a new file");
+    for (ends_it, has_gone) in [(true, false), (true, true), (false, true), (false, false)] {
+        let listener = UnixListener::bind(&path).expect("a new file");
+        let file = fs::metadata(&path).expect("it is there");
+        let (mut ours, theirs) = UnixStream::pair().expect("a pair");
+        let mut command = with_sockets(vec![listener.try_clone().expect("a copy").into(), theirs.into()]);
+        command.env("LISTEN_FDNAMES", "finale:finale-ready").env("NOTIFY_SOCKET", &manager);
+        command.env("FINALE_SOCKET_FILE", format!("{}:{}:{}", file.dev(), file.ino(), path.display()));
+        let child = command.spawn().expect("it starts");
+        drop(command);
+        let mut line = [0; 8];
+        ours.read_exact(&mut line).expect("it serves");
+        assert_eq!(&line, b"READY=1\n");
+        if ends_it {
+            let _ = ours.write_all(b"\n");
+        }
+        let ours = Some(ours).filter(|_| !has_gone);
+        signal(child.id(), Signal::TERM);
+        assert_eq!(finish(child).code, Some(0));
+        assert_eq!(path.exists(), ends_it, "{ends_it} {has_gone}");
+        messages.set_nonblocking(true).expect("it is open");
+        let stopping = messages.recv(&mut [0; 64]).is_ok();
+        assert_eq!(stopping, !ends_it, "the old process is the service still, or it is not");
+        drop((ours, listener));
+        let _ = fs::remove_file(&path);
+    }
+    fs::remove_dir_all(&folder).expect("it is ours");
 }
 
 #[cfg(target_os = "linux")]

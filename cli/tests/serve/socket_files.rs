@@ -159,7 +159,7 @@ fn the_file_has_the_permissions_that_were_asked_for() {
 fn options_of_a_port_are_refused_for_a_socket_file() {
     let folder = Folder::new("options");
     let listen = address(&folder.file());
-    for option in [&["--reuse-port"][..], &["--defer-accept", "1s"]] {
+    for option in [&["--reuse-port"][..], &["--defer-accept", "1s"], &["--user-timeout", "5s"]] {
         run(&[&["serve", "answer", "--listen", &listen], option].concat()).refused_with(2, "for TCP");
     }
     assert!(!folder.file().exists());

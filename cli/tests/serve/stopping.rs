@@ -1,8 +1,10 @@
 //! How `finale serve` stops, who may share its port, and what its sockets are set to.
 
+use std::fs;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -44,6 +46,31 @@ fn a_stop_accepts_the_clients_that_wait() {
     let mut answer = Vec::new();
     last.read_to_end(&mut answer).expect("no reset");
     assert_eq!(answer, LINE);
+    assert!(server.child.wait().expect("it is ours").success());
+}
+
+/// The shard without the client that stays has ended.
+#[cfg(target_os = "linux")]
+#[test]
+fn the_metrics_of_a_server_that_stops_have_the_shards_that_have_ended() {
+    let args = ["--shards", "2", "--grace", "1h", "--json"];
+    let mut server = Server::start(env!("CARGO_BIN_EXE_finale"), &args);
+    (0..40).for_each(|_| ask(server.addr));
+    let mut last = patient(TcpStream::connect(server.addr).expect("it listens"));
+    last.write_all(b"a question that takes its time").expect("connected");
+    signal(server.successor, Signal::TERM);
+    let tasks = format!("/proc/{}/task", server.child.id());
+    let is_shard = |task: PathBuf| fs::read_to_string(task.join("comm")).is_ok_and(|name| name.contains("shard"));
+    let shards =
+        || fs::read_dir(&tasks).expect("it runs").filter(|task| is_shard(task.as_ref().expect("it runs").path()));
+    while shards().count() > 1 {
+        std::thread::yield_now();
+    }
+    signal(server.successor, Signal::USR1);
+    let metrics: serde_json::Value = serde_json::from_str(&server.line()).expect("a line of JSON");
+    let counts = ["accepted", "confirmed", "listeners"].map(|name| metrics[name].as_u64());
+    assert_eq!(counts, [Some(41), Some(40), Some(1)], "{metrics}");
+    drop(last);
     assert!(server.child.wait().expect("it is ours").success());
 }
 

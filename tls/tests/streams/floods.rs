@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use finale::{ConnectOptions, Event, LayerErrorKind, ListenOptions, Stream};
+use finale::{Backpressure, ConnectOptions, Event, LayerErrorKind, ListenOptions, Stream};
 use finale_tls::{TlsFailure, TlsSocket};
 
 use crate::forge::{ALERT, DATA, HANDSHAKE, plain};
@@ -106,6 +106,30 @@ fn renegotiation_is_refused_and_bounded() {
     assert_eq!(scene.data, b"goes on");
     let found = flood(&mut scene, &mut peer, 100, || forger.record(HANDSHAKE, &[0, 0, 0, 0])).expect("it fails");
     assert!(!found.is_empty());
+}
+
+/// Its refusal has no room. The answer to a key update waits in rustls for the next data instead.
+#[test]
+fn a_renegotiation_at_a_full_queue_fails_with_that_reason_and_a_key_update_does_not() {
+    for (configs, message, fails) in
+        [(Configs::tls12(), &[0, 0, 0, 0][..], true), (Configs::tls13(), &[24, 0, 0, 1, 1], false)]
+    {
+        let options = ConnectOptions::default().high_water_mark(1000).write_limit(1000);
+        let (mut scene, _, mut peer) = Scene::client(&configs, options);
+        scene.play(&mut peer, &mut |_, _| {});
+        let mut forger = peer.forger();
+        let mut error = None;
+        let mut program = |socket: &mut TlsSocket<'_>, event: Event<'_>| match event {
+            Event::Data(_) => assert_eq!(socket.write(&[9; 4_000_000]), Ok(Backpressure::Full)),
+            Event::Error(found) => error = Some(found.to_string()),
+            _ => {}
+        };
+        for record in [forger.record(DATA, b"a request"), forger.record(HANDSHAKE, message)] {
+            scene.drip(&mut peer, &record, 4000, &mut program);
+        }
+        assert_eq!(error.is_some(), fails, "{error:?}");
+        assert!(error.is_none_or(|error| error.contains("had to be answered while the queue was full")));
+    }
 }
 
 #[test]
