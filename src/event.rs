@@ -69,9 +69,9 @@ pub enum Event<'a> {
     /// The write queue has gone down to the [low-water mark](crate::ListenOptions::low_water_mark)
     /// after it was [full](crate::Backpressure::Full), or after
     /// [`request_drain`](crate::Socket::request_drain). A paused socket with a full queue also gets
-    /// it when the connection breaks, because nothing waits any more. Not delivered after `end()`:
-    /// a
-    /// program that has paused until `drain` has to resume when it calls `end`.
+    /// it when the connection breaks, because nothing waits any more: see
+    /// [`pause`](crate::Socket::pause). Not delivered after `end()`: a program that has paused until
+    /// `drain` has to resume when it calls `end`.
     Drain,
     /// No byte has moved for the [idle time](crate::ListenOptions::idle_timeout). Nothing is
     /// closed. Delivered once; bytes that move start the time again, and so does

@@ -231,7 +231,9 @@ impl<'a> Socket<'a> {
     /// [`Event::PeerEnded`](crate::Event::PeerEnded) with [`Reset`](crate::PeerEnd::Reset) is
     /// delivered, and after `resume` the bytes and the error, unless a limit or the
     /// [grace](crate::StopOptions::grace) of a stop expires first. If the queue was full, `drain` is
-    /// delivered too, so a program that resumes at `drain` needs no extra code for this case.
+    /// delivered too, so a program that resumes at `drain` needs no extra code for this case. Nor
+    /// does one that first continues an answer: while the queue is filled again and again, and
+    /// nothing is read, 16 `drain`s follow, 20 ms apart, and then `error` without the unread bytes.
     #[doc(alias = "uv_read_stop")]
     pub fn pause(&mut self) {
         self.stop_reading(Flags::PAUSED);

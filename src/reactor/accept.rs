@@ -92,7 +92,7 @@ impl<N: Net> Reactor<N> {
     /// [`Error::Gone`] if it is closed already.
     #[doc(alias = "uv_close")]
     pub fn close_listener(&mut self, id: ListenerId) -> Result<(), Error> {
-        let is_stopped = self.listeners.find(id).filter(|entry| entry.is_open()).ok_or(Error::Gone)?.is_stopped();
+        let is_stopped = self.listeners.find(id).ok_or(Error::Gone)?.is_stopped();
         self.close_descriptor(id.index());
         if !is_stopped {
             self.table.settings.release(self.listeners.remove(id.index()));

@@ -146,11 +146,6 @@ impl Entry {
         self.waiting.is_some()
     }
 
-    /// Whether its descriptor is open.
-    pub(super) fn is_open(&self) -> bool {
-        self.phase != Phase::Closed
-    }
-
     /// Whether the next client is beyond the maximum, and is dropped.
     pub(super) fn drops(&self) -> bool {
         self.is_full() && self.overflow_policy == OverflowPolicy::Reset
@@ -298,6 +293,11 @@ impl Listeners {
         self.stops.retain(|stop| stop.1 != id.index());
         self.stops.extend(due.map(|due| (due, id.index())));
         Some(entry)
+    }
+
+    /// Whether its descriptor is open.
+    pub(super) fn is_open(&self, listener: u32) -> bool {
+        self.entries[listener as usize].phase != Phase::Closed
     }
 
     /// Its descriptor is closed.

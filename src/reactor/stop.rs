@@ -61,7 +61,7 @@ impl<N: Net> Reactor<N> {
         self.distribute(busy, grace, stop.spread);
         if !stop.accept_backlog {
             self.close_descriptor(id.index());
-        } else if self.listeners.entries[id.index() as usize].is_open() {
+        } else if self.listeners.is_open(id.index()) {
             self.mute(id.index());
             self.listeners.ready(id.index());
         }
@@ -88,7 +88,7 @@ impl<N: Net> Reactor<N> {
 
     /// Closes the descriptor of a listener, unless it is closed.
     pub(super) fn close_descriptor(&mut self, listener: u32) {
-        if self.listeners.entries[listener as usize].is_open() {
+        if self.listeners.is_open(listener) {
             self.net.unlisten(listener);
             self.listeners.close(listener);
             self.listeners.retry();

@@ -33,6 +33,9 @@ pub(crate) struct Extra {
     pub(crate) failure: Option<ConnectionError>,
     /// Bytes that waited when the connection broke, or were written since.
     pub(crate) void_bytes: u64,
+    /// How many bytes had been read at the last drain since then, and how many drains that makes
+    /// without a byte read between them.
+    pub(crate) void_drains: (u64, u8),
     pub(crate) connecting: Option<Box<Connecting>>,
     /// Options of the system's socket that the caller has changed and that are not set yet.
     pub(crate) nodelay: Option<bool>,

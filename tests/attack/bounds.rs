@@ -274,8 +274,8 @@ fn the_bound_is_not_early_on_the_real_clock() {
         work_for(Duration::from_nanos(rng.below(1_000_000)));
         let limit = Duration::from_nanos(1 + rng.below(4_000_000));
         let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default().ending_timeout(limit));
-        story.socket(socket).end();
         let begun = Instant::now();
+        story.socket(socket).end();
         assert_eq!(story.error(socket).kind, ENDING);
         assert!(begun.elapsed() >= limit, "{limit:?} after {:?}", begun.elapsed());
         let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().ending_timeout(limit));

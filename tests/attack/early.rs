@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use finale::sim::{Network, Reach, Rng};
 use finale::{
-    ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, Socket, StopOptions, TimeoutKind,
+    ConnectOptions, ConnectionErrorKind, EndingKind, Event, ListenOptions, Reactor, Socket, SocketId, StopOptions,
+    TimeoutKind,
 };
 
 use support::scene::{HERE, THERE};
@@ -149,10 +150,18 @@ fn lengths() -> impl Iterator<Item = Duration> {
     })
 }
 
-/// The connection fails because of this timer, not before `limit` has passed from now.
+/// The connection fails because of this timer, not before `limit` has passed from the call of `act`:
+/// from before it, since the process may be stopped behind it.
 #[track_caller]
-fn fails_in_time(story: &mut Transcript, socket: finale::SocketId, timer: TimeoutKind, limit: Duration) {
+fn fails_in_time(
+    story: &mut Transcript,
+    socket: SocketId,
+    timer: TimeoutKind,
+    limit: Duration,
+    act: impl FnOnce(&mut Socket<'_>),
+) {
     let begun = Instant::now();
+    act(&mut story.socket(socket));
     assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(timer));
     let after = begun.elapsed();
     assert!(after >= limit, "{timer:?} of {limit:?} is {:?} early", limit - after);
@@ -162,8 +171,7 @@ fn fails_in_time(story: &mut Transcript, socket: finale::SocketId, timer: Timeou
 fn no_half_closed_limit_is_early_on_the_real_clock() {
     for limit in lengths() {
         let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(limit));
-        story.socket(socket).end();
-        fails_in_time(&mut story, socket, TimeoutKind::HalfClosed, limit);
+        fails_in_time(&mut story, socket, TimeoutKind::HalfClosed, limit, |socket| socket.end());
         let (mut story, socket, peer) = Transcript::pair(ListenOptions::default().half_closed_timeout(limit));
         let finished = Instant::now();
         peer.shutdown(Shutdown::Write).expect("connected");
@@ -177,9 +185,10 @@ fn no_half_closed_limit_is_early_on_the_real_clock() {
 fn no_close_timeout_is_early_on_the_real_clock() {
     for limit in lengths() {
         let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default().close_timeout(limit));
-        story.socket(socket).end();
-        story.socket(socket).discard();
-        fails_in_time(&mut story, socket, TimeoutKind::Close, limit);
+        fails_in_time(&mut story, socket, TimeoutKind::Close, limit, |socket| {
+            socket.end();
+            socket.discard();
+        });
     }
 }
 
@@ -190,8 +199,9 @@ fn no_write_timeout_is_early_on_the_real_clock() {
         let addr = story.listen(ListenOptions::default().send_buffer_size(4096).write_timeout(limit));
         let _peer = dial_narrow(addr);
         let socket = story.connection();
-        story.socket(socket).write_owned(vec![0; 1 << 20]).expect("open");
-        fails_in_time(&mut story, socket, TimeoutKind::Write, limit);
+        fails_in_time(&mut story, socket, TimeoutKind::Write, limit, |socket| {
+            socket.write_owned(vec![0; 1 << 20]).expect("open");
+        });
     }
 }
 
@@ -199,8 +209,7 @@ fn no_write_timeout_is_early_on_the_real_clock() {
 fn no_deadline_is_early_on_the_real_clock() {
     for limit in lengths() {
         let (mut story, socket, _peer) = Transcript::pair(ListenOptions::default());
-        story.socket(socket).set_deadline(limit);
-        fails_in_time(&mut story, socket, TimeoutKind::Deadline, limit);
+        fails_in_time(&mut story, socket, TimeoutKind::Deadline, limit, |socket| socket.set_deadline(limit));
     }
 }
 
@@ -211,8 +220,8 @@ fn no_limit_of_a_stop_is_early_on_the_real_clock() {
         let listener = story.reactor.listen("127.0.0.1:0", ListenOptions::default()).expect("a free port");
         let _peer = dial_narrow(listener.addr);
         let socket = story.connection();
-        story.reactor.stop_listener(listener.id, StopOptions::default().limit(limit)).expect("open");
         let begun = Instant::now();
+        story.reactor.stop_listener(listener.id, StopOptions::default().limit(limit)).expect("open");
         assert_eq!(story.close(socket).kind, EndingKind::Destroyed);
         assert!(begun.elapsed() >= limit, "{limit:?} after {:?}", begun.elapsed());
     }

@@ -44,8 +44,8 @@ impl Random {
 /// again.
 #[test]
 fn a_silence_is_told_once() {
-    let (mut story, socket, mut peer) = Transcript::pair(idle(ms(40)));
     let mut silent_since = Instant::now();
+    let (mut story, socket, mut peer) = Transcript::pair(idle(ms(40)));
     for _ in 0..2 {
         story.expect(socket, What::Timeout);
         assert!(silent_since.elapsed() >= ms(40), "after {:?}", silent_since.elapsed());
@@ -73,12 +73,12 @@ fn an_idle_time_counts_from_the_call_that_set_it() {
     peer.write_all(b"work").expect("connected");
     story.data(socket, 4);
     work_for(ms(60));
-    story.socket(socket).set_idle_timeout(ms(25));
     let set = Instant::now();
+    story.socket(socket).set_idle_timeout(ms(25));
     story.expect(socket, What::Timeout);
     assert!(set.elapsed() >= ms(25), "after {:?}", set.elapsed());
-    story.socket(socket).set_idle_timeout(ms(25));
     let set = Instant::now();
+    story.socket(socket).set_idle_timeout(ms(25));
     story.expect(socket, What::Timeout);
     assert!(set.elapsed() >= ms(25), "after {:?}", set.elapsed());
     story.socket(socket).set_idle_timeout(None);
@@ -96,8 +96,8 @@ fn an_idle_time_is_never_early() {
     for _ in 0..100 {
         let length = Duration::from_nanos(random.below(4_000_000));
         work_for(Duration::from_nanos(random.below(1_000_000)));
-        story.socket(socket).set_idle_timeout(length);
         let set = Instant::now();
+        story.socket(socket).set_idle_timeout(length);
         story.expect(socket, What::Timeout);
         assert!(set.elapsed() >= length, "{length:?} were over after {:?}", set.elapsed());
     }
@@ -172,10 +172,11 @@ fn a_slow_download_is_not_idle_until_it_stands() {
     while began.elapsed() < ms(900) {
         // Non-blocking: what comes next may wait for a turn of ours.
         let _ = peer.read(&mut chunk);
+        let now = Instant::now();
         story.turn();
         let queued_bytes = story.socket(socket).queued_bytes();
         if queued_bytes != moved.0 {
-            moved = (queued_bytes, Instant::now());
+            moved = (queued_bytes, now);
         }
         work_for(ms(10));
     }
@@ -232,9 +233,9 @@ fn a_peer_that_drips_into_the_bin_is_ended_all_the_same() {
     let (mut story, socket, mut peer) = Transcript::pair(ListenOptions::default().close_timeout(ms(150)));
     peer.set_nonblocking(true).expect("a socket");
     story.socket(socket).write(b"answer").expect("room");
+    let since = Instant::now();
     story.socket(socket).end();
     story.socket(socket).discard();
-    let since = Instant::now();
     let (mut drips, mut failed_after, mut ending) = (0, None, None);
     while ending.is_none() {
         story.run_for(ms(10), |_, event| match event {
@@ -263,8 +264,8 @@ fn a_peer_that_never_reads_is_ended_by_the_linger_timer() {
     let peer = dial_narrow(addr);
     let socket = story.connection();
     story.socket(socket).write(&vec![0; 8 << 20]).expect("below the limit");
-    story.socket(socket).end();
     let since = Instant::now();
+    story.socket(socket).end();
     assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::Close));
     assert!(since.elapsed() >= ms(100), "after {:?}", since.elapsed());
     let ending = story.close(socket);
@@ -282,8 +283,8 @@ fn the_linger_time_counts_from_our_end() {
     let socket = story.connection();
     story.socket(socket).write(&vec![0; 8 << 20]).expect("below the limit");
     story.silence(ms(200));
-    story.socket(socket).end();
     let since = Instant::now();
+    story.socket(socket).end();
     assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(finale::TimeoutKind::Close));
     assert!(since.elapsed() >= ms(100), "after {:?}", since.elapsed());
     story.close(socket);
@@ -366,8 +367,8 @@ fn a_free_timer_counts_from_the_call() {
     story.reactor.set_timer(Duration::ZERO);
     story.next_of_none();
     work_for(ms(40));
-    story.reactor.set_timer(ms(10));
     let set = Instant::now();
+    story.reactor.set_timer(ms(10));
     story.next_of_none();
     assert!(set.elapsed() >= ms(10), "after {:?}", set.elapsed());
     story.rest();

@@ -361,8 +361,8 @@ fn the_linger_time_ends_a_close_that_nobody_acknowledges() {
     alone_in_a_network("closing::the_linger_time_ends_a_close_that_nobody_acknowledges", || {
         for way in [Way::ToPeer, Way::FromPeer] {
             let options = ListenOptions::default().idle_timeout(120 * SECOND).close_timeout(ms(200));
-            let (mut story, socket, _peer) = held_back(options, way);
             let began = Instant::now();
+            let (mut story, socket, _peer) = held_back(options, way);
             assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Close));
             assert!(began.elapsed() >= ms(200), "after {:?}", began.elapsed());
             assert!(!story.close(socket).is_acknowledged());

@@ -109,6 +109,7 @@ fn a_machine_that_is_gone_is_a_silence_without_keep_alive() {
 fn a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time() {
     alone_in_a_network("silence::a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time", || {
         let mut story = Transcript::new();
+        let began = Instant::now();
         let probed = story.listen(ListenOptions::default().keep_alive(probes(2)));
         let idle = story.listen(ListenOptions::default().idle_timeout(SECOND));
         let _peers = [dial(probed), dial(idle)];
@@ -120,7 +121,6 @@ fn a_dropped_path_is_found_by_keep_alive_or_by_the_idle_time() {
         };
         cut(probed.port());
         cut_more(idle.port());
-        let began = Instant::now();
         story.expect(idle_socket, What::Timeout);
         assert_eq!(story.error(probed_socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
         assert!(began.elapsed() >= 2 * SECOND, "after {:?}", began.elapsed());
@@ -164,10 +164,10 @@ fn a_dropped_path_with_bytes_in_flight_is_found_by_the_user_timeout() {
         let probed_socket = story.connection();
         cut(peer.peer_addr().expect("connected").port());
         cut_more(probed.port());
+        let began = Instant::now();
         for id in [socket, probed_socket] {
             story.socket(id).write(b"hello?").expect("open");
         }
-        let began = Instant::now();
         assert_eq!(story.error(socket).kind, ConnectionErrorKind::TimedOut(TimeoutKind::Kernel));
         assert!(began.elapsed() >= ms(900), "after {:?}", began.elapsed());
         assert!(!story.close(socket).is_acknowledged());

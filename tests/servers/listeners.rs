@@ -336,14 +336,17 @@ fn clients_that_still_wait_for_a_place_at_the_limit_of_a_stop_are_reset_without_
 }
 
 #[test]
-fn a_stopped_listener_that_is_closed_tells_nothing_more() {
+fn a_stopped_listener_that_is_closed_reports_its_end_once() {
     let (mut scene, listener, mut peers) = scene(ListenOptions::default(), 1);
     scene.expect(&["connection"]);
     scene.reactor.stop_listener(listener.id, StopOptions::default().grace(None)).expect("open");
     scene.expect(&[]);
-    scene.reactor.close_listener(listener.id).expect("stopping");
+    for _ in 0..2 {
+        scene.reactor.close_listener(listener.id).expect("stopping");
+    }
     peers.remove(0).reset();
-    scene.expect(&["error reset by the peer", "close"]);
+    scene.expect(&["error reset by the peer", "close", "listener closed"]);
+    assert_eq!(scene.reactor.close_listener(listener.id), Err(Error::Gone));
     scene.rest();
 }
 

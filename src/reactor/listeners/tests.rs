@@ -46,5 +46,5 @@ fn listeners_with_clients_take_turns() {
 fn a_listener_whose_descriptor_is_closed_is_not_open() {
     let mut listeners = listeners(2);
     listeners.close(0);
-    assert_eq!([0, 1].map(|listener| listeners.entries[listener].is_open()), [false, true]);
+    assert_eq!([0, 1].map(|listener| listeners.is_open(listener)), [false, true]);
 }

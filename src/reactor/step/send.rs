@@ -14,6 +14,11 @@ use crate::table::queue::{PIECES, WriteQueue};
 /// The most bytes that one socket sends in one step, so that a fast peer does not block the loop.
 const SEND_QUANTUM_BYTES: usize = 1024 * 1024;
 
+/// The most drains of a broken connection without a byte read between them: about a third of a
+/// second. A program that has kept the rest of an answer has the time to come to its end, and to
+/// read what is left.
+const VOID_DRAINS: u8 = 16;
+
 /// Sends several queued pieces with one call. `last`: our FIN follows the last byte.
 #[inline(never)]
 fn send_pieces(net: &mut impl Net, slot: u32, queue: &WriteQueue, quantum: usize, last: bool) -> Outcome<usize> {
@@ -98,7 +103,9 @@ impl<N: Net> Step<'_, N> {
     }
 
     /// Whether the queue has drained to the low-water mark. Of a broken connection it is empty: then
-    /// the drain waits for its time, and what can be read comes first.
+    /// the drain waits for its time, and what can be read comes first. A paused caller that fills it
+    /// again and again, and reads nothing, would do so for as long as it has something to write:
+    /// the error follows now.
     #[inline]
     pub(super) fn check_drained(&mut self) {
         let waits = || {
@@ -106,13 +113,23 @@ impl<N: Net> Step<'_, N> {
             self.entry.state == State::Broken && (is_late || self.entry.has_input())
         };
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes && !waits() {
-            self.drained();
+            let is_paused = self.entry.flags.has(Flags::PAUSED);
+            let most = (self.entry.bytes_read, VOID_DRAINS);
+            match is_paused && self.extra().is_some_and(|extra| extra.void_drains == most) {
+                true => self.fail_broken(),
+                false => self.drained(),
+            }
         }
     }
 
     /// The write queue has room again, for a caller that can still write.
     pub(super) fn drained(&mut self) {
         if self.entry.flags.replace(Flags::FULL, false) && !self.entry.flags.has(Flags::END) {
+            if self.entry.state == State::Broken {
+                let (read, extra) = (self.entry.bytes_read, self.extra_mut());
+                let (last, drains) = extra.void_drains;
+                extra.void_drains = (read, if read == last { drains.saturating_add(1) } else { 1 });
+            }
             self.post(Input::Drained);
         }
     }
