@@ -4,6 +4,7 @@
 //! The protocol: a length byte and a name of that length; the answer is `hello NAME`. A FIN after
 //! the request is allowed.
 
+use std::io::{self, Write as _};
 use std::time::Duration;
 
 use finale::check::{CaseResult, Endings, Program, Report};
@@ -69,9 +70,10 @@ fn endings() -> Endings {
     })
 }
 
-fn main() {
-    let show = |title: &str, report: Report| println!("=== {title}\n{report}\n");
-    show("a server that believes in whole pieces", endings().run(|| one_piece));
-    show("a server that takes end for close", endings().run(|| Greeter { end_is_close: true, ..Greeter::default() }));
-    show("a server that is right", endings().run(Greeter::default));
+fn main() -> io::Result<()> {
+    // `println!` would panic when the reader has left, as `head` does.
+    let show = |title: &str, report: Report| writeln!(io::stdout(), "=== {title}\n{report}\n");
+    show("a server that believes in whole pieces", endings().run(|| one_piece))?;
+    show("a server that takes end for close", endings().run(|| Greeter { end_is_close: true, ..Greeter::default() }))?;
+    show("a server that is right", endings().run(Greeter::default))
 }

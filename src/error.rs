@@ -77,7 +77,7 @@ pub enum Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AddressError {
-    /// There is no `:PORT` at the end.
+    /// There is no `:PORT` at the end, or the text is a URL.
     NoPort,
     /// The port is no number from 0 to 65535.
     InvalidPort,
@@ -229,7 +229,7 @@ impl std::error::Error for Error {
 impl fmt::Display for AddressError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::NoPort => "it has no port; write HOST:PORT and no URL, an IPv6 address as [::1]:PORT",
+            Self::NoPort => "it has no port, or is a URL; write HOST:PORT, an IPv6 address as [::1]:PORT",
             Self::InvalidPort => "its port is not a number from 0 to 65535; write HOST:PORT, or unix:/run/app.sock",
             Self::NoHost => "it has no host before the port; write HOST:PORT",
             Self::NotIpv6 => "only an IPv6 address can be in brackets, as [::1]:80",

@@ -77,7 +77,8 @@ impl TryFrom<&str> for Target {
         if let Some(rest) = text.strip_prefix("unix:") {
             return UnixAddr::from_text(rest).try_into();
         }
-        let Some((host, port)) = text.rsplit_once(':') else {
+        // The colon of a URL may be its only one.
+        let Some((host, port)) = text.rsplit_once(':').filter(|_| !text.contains("://")) else {
             return bad(AddressError::NoPort);
         };
         // An IPv6 address without brackets: the text after its last colon may be a part of it.

@@ -50,10 +50,18 @@ fn one_line(error: &clap::Error, choices: &str) -> String {
     line += choices;
     // The hint to write `-- -5` helps only where a positional argument may begin with a hyphen.
     let hints = rest.lines().filter_map(|line| line.trim().strip_prefix("tip: "));
-    for hint in hints.filter(|hint| !hint.starts_with("to pass")) {
+    for hint in hints.filter(|hint| !hint.starts_with("to pass") && !names_far_subcommands(hint, &invalid)) {
         line = format!("{line}; {}", join(hint));
     }
     line
+}
+
+/// Whether a hint names only subcommands that begin differently: clap takes `pool` for similar to
+/// `foo`. All subcommands are in the line.
+fn names_far_subcommands(hint: &str, invalid: &[&str]) -> bool {
+    let mut names = hint.split('\'').skip(1).step_by(2);
+    let is_near = |name: &str| invalid.first().is_some_and(|word| word.chars().next() == name.chars().next());
+    hint.contains("similar subcommand") && !names.any(is_near)
 }
 
 /// The arguments that clap names.

@@ -4,7 +4,6 @@
 //! and then `nc 127.0.0.1 7000` a few times. SIGTERM ends the chat; a second one ends it at once.
 
 #[path = "../common/log.rs"]
-#[allow(dead_code, reason = "it has no health checks to tell apart")]
 mod log;
 #[path = "../common/program.rs"]
 mod program;

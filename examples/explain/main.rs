@@ -3,6 +3,7 @@
 
 mod explain;
 
+use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ fn main() {
     }
 }
 
-fn run() -> Result<(), finale::Error> {
+fn run() -> Result<(), Box<dyn std::error::Error>> {
     let polite = || Script::new().finish().receive_end();
     for ending in [
         of_a_server(ListenOptions::default(), polite())?,
@@ -36,7 +37,8 @@ fn run() -> Result<(), finale::Error> {
         of_a_client(None, "nowhere.example:80")?,
     ] {
         let (meaning, advice) = explain(&ending);
-        println!("{ending}\n    It means: {meaning}.\n    Do: {advice}.");
+        // `println!` would panic when the reader has left, as `head` does.
+        writeln!(io::stdout(), "{ending}\n    It means: {meaning}.\n    Do: {advice}.")?;
     }
     Ok(())
 }

@@ -95,8 +95,8 @@ impl Client {
     /// of the client's life.
     fn limit(&self, socket: &mut Socket<'_>, time: Duration) {
         let life = self.until.map(|until| until.saturating_duration_since(socket.now()));
-        // Zero would be refused. What is over by now ends within a millisecond.
-        socket.set_deadline(time.min(life.unwrap_or(time)).max(Duration::from_millis(1)));
+        // Zero, if the life is over, expires at once.
+        socket.set_deadline(time.min(life.unwrap_or(time)));
     }
 }
 

@@ -33,7 +33,8 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(server: &str, options: PoolOptions) -> Result<Self, Error> {
-        let connect = ConnectOptions::default().connect_timeout(ATTEMPT);
+        // A server that does not finish does not hold up the end of the program for longer.
+        let connect = ConnectOptions::default().connect_timeout(ATTEMPT).close_timeout(ATTEMPT);
         let pool = Pool::new(server, connect, options.wait_limit(TOTAL))?;
         Ok(Self { pool, waiting: HashMap::new(), running: HashMap::new(), results: VecDeque::new() })
     }
@@ -42,6 +43,11 @@ impl Client {
         let until = context.now() + TOTAL;
         self.enqueue(context, Job { line, until, attempts: 0, answer: Vec::new() });
         self.start(context);
+    }
+
+    /// Ends the connections. Without it, the end of the program would reset them.
+    pub(crate) fn close(&mut self, context: &mut Context<'_>) {
+        self.pool.close(context);
     }
 
     fn enqueue(&mut self, context: &mut Context<'_>, job: Job) {

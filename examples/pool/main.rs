@@ -4,11 +4,12 @@
 
 mod client;
 
-use std::io::BufRead as _;
+use std::io::{self, Write as _};
 use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 
 use client::Client;
-use finale::{PoolOptions, Reactor};
+use finale::{PoolOptions, Reactor, Waker};
 
 /// How many lines wait for an answer at most.
 const AT_A_TIME: usize = 100;
@@ -32,30 +33,49 @@ fn main() -> ExitCode {
 fn run(server: &str) -> Result<bool, Box<dyn std::error::Error>> {
     let mut reactor = Reactor::new()?;
     let mut client = Client::new(server, PoolOptions::default())?;
-    let mut lines = std::io::stdin().lock().lines();
+    let lines = input(reactor.waker());
     let (mut waiting, mut all_answered) = (0, true);
-    loop {
-        // The queue of the pool is bounded, so this one is too.
-        while waiting < AT_A_TIME
-            && let Some(line) = lines.next()
-        {
-            client.request(&mut reactor.context(), line?);
-            waiting += 1;
-        }
-        if waiting == 0 {
-            return Ok(all_answered);
-        }
-        let Some((mut socket, event)) = reactor.next()? else { return Ok(false) };
+    // It ends when the input is over and every connection is closed.
+    while let Some((mut socket, event)) = reactor.next()? {
         client.handle(&mut socket, &event);
         while let Some((line, result)) = client.results.pop_front() {
             waiting -= 1;
-            match result {
-                Ok(answer) => println!("{line}: {answer}"),
-                Err(why) => {
-                    all_answered = false;
-                    println!("{line}: failed: {why}");
+            all_answered &= result.is_ok();
+            let answer = result.unwrap_or_else(|why| format!("failed: {why}"));
+            writeln!(io::stdout(), "{line}: {answer}")?;
+        }
+        // The queue of the pool is bounded, so this one is too.
+        while waiting < AT_A_TIME {
+            match lines.try_recv() {
+                Ok(line) => {
+                    client.request(&mut reactor.context(), line?);
+                    waiting += 1;
                 }
+                Err(TryRecvError::Disconnected) if waiting == 0 => {
+                    client.close(&mut reactor.context());
+                    break;
+                }
+                Err(TryRecvError::Disconnected | TryRecvError::Empty) => break,
             }
         }
     }
+    Ok(all_answered && waiting == 0)
+}
+
+/// Reads the lines of standard input. A thread waits for them: a read that blocks in the loop of the
+/// reactor would stop all its connections and timers.
+fn input(waker: Waker) -> Receiver<io::Result<String>> {
+    let (sender, lines) = sync_channel(AT_A_TIME);
+    std::thread::spawn(move || {
+        for line in io::stdin().lines() {
+            // It waits while the queue is full.
+            if sender.send(line).is_err() || waker.wake().is_err() {
+                return;
+            }
+        }
+        // The end of the input is a message, too.
+        drop(sender);
+        let _ = waker.wake();
+    });
+    lines
 }

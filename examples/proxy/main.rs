@@ -17,7 +17,6 @@ mod header;
 mod health;
 mod limits;
 #[path = "../common/log.rs"]
-#[allow(dead_code, reason = "it tells health checks apart by itself")]
 mod log;
 #[path = "../common/program.rs"]
 mod program;

@@ -5,7 +5,6 @@
 //! in the event of either. Half-closes, resets and back-pressure pass through the tunnel.
 
 #[path = "../common/log.rs"]
-#[allow(dead_code, reason = "its log has failures only")]
 mod log;
 #[path = "../common/program.rs"]
 #[allow(dead_code, reason = "it has a default for its only argument")]

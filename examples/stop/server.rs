@@ -6,6 +6,8 @@ use std::time::Duration;
 use finale::{Event, ListenOptions, Socket, SocketId, SocketMap};
 
 const LINE_BYTES: usize = 64;
+/// A line must be complete this long after its first byte. A stop would wait for the rest.
+const LINE_TIME: Duration = Duration::from_secs(10);
 
 pub(crate) fn options(options: ListenOptions) -> ListenOptions {
     options.max_connections(1000).idle_timeout(Duration::from_secs(60))
@@ -29,6 +31,8 @@ struct Client {
     /// Lines that have no answer yet, the one at work excluded.
     input: Vec<u8>,
     is_busy: bool,
+    /// A deadline runs for the rest of a line.
+    is_partial: bool,
     has_ended: bool,
 }
 
@@ -77,6 +81,9 @@ impl Primes {
             && let Some(end) = client.input.iter().position(|byte| *byte == b'\n')
         {
             let line: Vec<u8> = client.input.drain(..=end).collect();
+            if std::mem::take(&mut client.is_partial) {
+                socket.set_deadline(None);
+            }
             let below = std::str::from_utf8(&line).ok().and_then(|line| line.trim().parse().ok());
             let job = below.map(|below| Job { socket: socket.id(), below });
             let goes_on = match job {
@@ -97,6 +104,9 @@ impl Primes {
             socket.end(); // Everything is answered.
         } else if !client.is_busy && client.input.len() > LINE_BYTES {
             socket.destroy(); // Not a line of this protocol.
+        } else if !client.is_busy && !client.input.is_empty() && !client.is_partial {
+            client.is_partial = true;
+            socket.set_deadline(LINE_TIME);
         }
     }
 }

@@ -181,23 +181,33 @@ impl CaseReport {
     /// What was seen, a line per variant: `FIN 1 ms later: whole, then FIN (20)`.
     #[must_use]
     pub fn seen_lines(&self) -> Vec<String> {
-        let text = |value: &Value| match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let line = |(variant, value): (&String, &Value)| {
-            let value = match value {
-                Value::Object(counts) => {
-                    let counts: Vec<_> =
-                        counts.iter().map(|(what, times)| format!("{what} ({})", text(times))).collect();
-                    counts.join("; ")
-                }
-                other => text(other),
-            };
-            format!("{variant}: {value}")
+        let line = |(variant, value): (&String, &Value)| match value {
+            Value::Object(counts) if counts.values().all(Value::is_number) => {
+                let counts: Vec<_> = counts.iter().map(|(what, times)| format!("{what} ({times})")).collect();
+                format!("{variant}: {}", counts.join("; "))
+            }
+            Value::Object(facts) => {
+                let is_known = |(_, value): &(&String, &Value)| !value.is_null() && *value != "";
+                let facts: Vec<_> = facts.iter().filter(is_known).map(|(name, value)| fact(name, value)).collect();
+                format!("{variant}: {}", facts.join("; "))
+            }
+            value => fact(variant, value),
         };
         self.seen.iter().map(line).collect()
     }
+}
+
+/// A fact in words: what is `"ended_ms": 12` for programs is `ended: 12 ms` for people.
+fn fact(name: &str, value: &Value) -> String {
+    let unit = |suffix, unit| name.strip_suffix(suffix).map(|name| (name.replace('_', " "), unit));
+    let (name, unit) = unit("_ms", " ms").or(unit("_bytes", " bytes")).unwrap_or((name.to_owned(), ""));
+    let word = |value: &Value| value.as_str().map_or(value.to_string(), str::to_owned);
+    let words = match value {
+        Value::Array(all) => all.iter().map(word).collect::<Vec<_>>().join(", "),
+        Value::Null => String::new(),
+        value => word(value),
+    };
+    if words.is_empty() { format!("{name}: not seen") } else { format!("{name}: {words}{unit}") }
 }
 
 /// The verdict and the summary; of a failure or a warning also what was seen, and the cure. What
@@ -240,4 +250,56 @@ pub struct BystanderReport {
     /// After the case the server ended connections of this address without an answer, for a while
     /// or until the probe went on, and served others: a penalty.
     pub limited: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    /// Counts and facts have names for programs, which the JSON keeps.
+    #[test]
+    fn what_was_seen_is_printed_without_the_names_for_programs() {
+        let facts = json!({ "end": "open", "after_ms": null, "waited_ms": 2012, "words": "" });
+        let seen = [
+            ("kept, idle", json!({ "FIN": 1 })),
+            ("kept, idle, ended_ms", json!(1001)),
+            ("half a request, ended_ms", json!(null)),
+            ("after_ms", json!([500, 501])),
+            ("answer_bytes", json!(9)),
+            ("stop_done_ms", json!(null)),
+            ("the first half", facts),
+            ("early answer", json!("413 Too_Large")),
+        ];
+        let case = CaseReport {
+            id: "stop-idle",
+            does: "",
+            verdict: Verdict::Warn,
+            runs: 1,
+            wrong: 1,
+            ms: 1,
+            connections: 1,
+            summary: String::new(),
+            option_failed: false,
+            seen: seen.map(|(name, value)| (name.to_owned(), value)).into(),
+            source: "",
+            cure: None,
+            bystander: None,
+            ladder: Vec::new(),
+        };
+        assert_eq!(
+            case.seen_lines(),
+            [
+                "after: 500, 501 ms",
+                "answer: 9 bytes",
+                "early answer: 413 Too_Large",
+                "half a request, ended: not seen",
+                "kept, idle: FIN (1)",
+                "kept, idle, ended: 1001 ms",
+                "stop done: not seen",
+                "the first half: end: open; waited: 2012 ms",
+            ]
+        );
+    }
 }

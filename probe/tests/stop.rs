@@ -27,6 +27,8 @@ fn stop_cases(target: &str, stop: Stop) -> Vec<CaseReport> {
     let mut options = Options::new("hello\n");
     options.framing = Framing::Until(b"\n".to_vec());
     options.timeout = Duration::from_secs(2);
+    // Its answer is small.
+    options.big_request = Some(b"big\n".to_vec());
     options.cases = finale_probe::cases().map(|case| case.id.to_owned()).filter(|id| id.starts_with("stop-")).collect();
     options.stop = Some(stop);
     probe(target, &options, |_| {}).expect("it is served").cases
@@ -83,6 +85,8 @@ fn a_process_that_gets_sigterm_is_watched_until_it_is_gone() {
     assert_eq!(idle.verdict, Verdict::Pass, "{idle:?}");
     assert!(idle.seen["stop_done_ms"].is_number(), "{idle:?}");
     assert!(served.0.try_wait().is_ok_and(|status| status.is_some()));
+    let in_flight = cases.iter().find(|case| case.id == "stop-in-flight").expect("it was chosen");
+    assert!(!in_flight.seen.contains_key("a half-read answer"), "it had been read: {in_flight:?}");
     let restart = cases.iter().find(|case| case.id == "stop-restart").expect("it was chosen");
     assert_eq!(restart.verdict, Verdict::Skip, "{restart:?}");
 }

@@ -31,6 +31,8 @@ fn a_text_that_is_no_target_says_what_is_missing() {
         ("::1", AddressError::NoPort),
         ("1:2::3:4", AddressError::NoPort),
         ("not-hex::80", AddressError::NoPort),
+        ("http://10.0.0.7:80", AddressError::NoPort),
+        ("http://localhost", AddressError::NoPort),
         ("localhost:http", AddressError::InvalidPort),
         ("localhost:65536", AddressError::InvalidPort),
         ("localhost:-1", AddressError::InvalidPort),
@@ -38,6 +40,7 @@ fn a_text_that_is_no_target_says_what_is_missing() {
     ] {
         assert_eq!(Target::try_from(text), Err(Error::InvalidAddress(bad)), "{text}");
     }
+    assert!(AddressError::NoPort.to_string().contains("or is a URL"), "a URL may have a port");
 }
 
 #[test]

@@ -1,13 +1,16 @@
 //! The clients of the guides.
 
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr};
+use std::process::Stdio;
+use std::sync::mpsc::channel;
 use std::time::Duration;
 
 use finale::sim::{Network, PeerListener, Reach, Script};
 use finale::{PoolOptions, Reactor, RetrySafety};
 
 use super::pooled::Client;
-use super::program::{Program, output, printed};
+use super::program::{Program, command, output, printed};
 use super::retries::{Failed, Limits, ask, safety};
 
 const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
@@ -100,6 +103,55 @@ fn a_pool_without_a_server_gives_up_in_time_and_says_why() {
     let why = "no connection in time: refused: nothing listens there [10.0.0.2:80]";
     assert_eq!(pooled(&network, &["a"]), [Err(why.into())]);
     assert!(network.elapsed() <= Duration::from_millis(10_100), "{:?}", network.elapsed());
+}
+
+#[test]
+fn a_pool_that_is_closed_ends_its_connections_and_waits_for_no_server_that_does_not() {
+    let network = Network::new(1);
+    let listener = network.peer(THERE).listen(SocketAddr::from((THERE, 80))).expect("a free port");
+    let polite = listener.play(Script::new().receive(2).send(b"A\n").receive_end().finish());
+    let silent = listener.play(Script::new().receive(2).send(b"B\n"));
+    let mut reactor = Reactor::with_net(network.host(HERE));
+    let mut client = Client::new("10.0.0.2:80", PoolOptions::default().size(2).seed(1)).expect("good options");
+    for line in ["a", "b"] {
+        client.request(&mut reactor.context(), line.to_owned());
+    }
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
+        client.handle(&mut socket, &event);
+        if client.results.len() == 2 {
+            client.close(&mut reactor.context());
+        }
+    }
+    assert!(polite.has_end() && !polite.is_reset(), "{:?}", polite.transcript());
+    assert!(silent.has_end(), "{:?}", silent.transcript());
+    assert!(network.elapsed() < Duration::from_secs(3), "{:?}", network.elapsed());
+}
+
+/// A read that blocks in the loop of the reactor would stop it until the next line.
+#[test]
+fn a_pool_answers_while_its_input_pauses_and_ends_its_connections_in_order() {
+    let mut server = Program::start("lines", &["127.0.0.1:0"]);
+    let mut pool = command("pool");
+    pool.arg(server.addr.to_string()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut pool = pool.spawn().expect("it is built");
+    let (mut input, out) = (pool.stdin.take().expect("piped"), pool.stdout.take().expect("piped"));
+    let (sender, printed) = channel();
+    std::thread::spawn(move || BufReader::new(out).lines().try_for_each(|line| sender.send(line.expect("UTF-8"))));
+    for line in ["one", "two"] {
+        writeln!(input, "{line}").expect("it reads");
+        // The limit ends a test that would hang, and measures nothing.
+        let answer = printed.recv_timeout(Duration::from_secs(60));
+        if answer.is_err() {
+            pool.kill().expect("it runs");
+        }
+        assert_eq!(answer.as_deref(), Ok(format!("{line}: {}", line.to_uppercase()).as_str()));
+    }
+    drop(input);
+    assert!(pool.wait().expect("it ends").success());
+    // Each used connection has a line, and one of them has answered at least.
+    server.terminate();
+    let log: Vec<String> = server.reader().lines().map(|line| line.expect("UTF-8")).collect();
+    assert!(!log.is_empty() && log.iter().all(|line| line.contains(": clean")), "{log:?}");
 }
 
 #[test]

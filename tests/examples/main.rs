@@ -19,6 +19,9 @@ mod lines;
 mod log;
 #[path = "../../examples/pool/client.rs"]
 mod pooled;
+#[path = "../../examples/stop/server.rs"]
+#[allow(dead_code, reason = "the tests need a part of it")]
+mod primes;
 #[path = "../../examples/request/client.rs"]
 mod retries;
 #[path = "../../examples/chat/room.rs"]

@@ -17,7 +17,7 @@ pub(crate) struct Program {
 }
 
 /// An example of this build.
-fn command(name: &str) -> Command {
+pub(crate) fn command(name: &str) -> Command {
     let tests = std::env::current_exe().expect("a path");
     Command::new(tests.ancestors().nth(2).expect("target/PROFILE").join("examples").join(name))
 }

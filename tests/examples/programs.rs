@@ -205,6 +205,18 @@ fn endings_finds_what_is_wrong_with_two_servers_of_three() {
     assert!(parts[2].contains("endings, and every rule was kept"), "{text}");
 }
 
+/// As with `endings | head`.
+#[test]
+fn a_reader_that_leaves_is_an_error_and_no_panic() {
+    for name in ["endings", "explain"] {
+        let (reader, out) = std::io::pipe().expect("descriptors");
+        drop(reader);
+        let output = Command::new(program(name)).stdout(out).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && !text.contains("panicked"), "{name}: {text}");
+    }
+}
+
 /// A backend that answers each request, at its end, with its own name.
 fn backend(name: &'static str, socket: socket2::Socket) -> String {
     socket.listen(128).expect("a port");

@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
+use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
 use finale::check::{CaseResult, Cut, Endings, Program as Checked};
@@ -9,6 +10,7 @@ use finale::sim::{Network, Script};
 use finale::{Event, ListenOptions, Reactor, Socket, StopOptions};
 
 use super::lines::{LINE_BYTES, Lines, options};
+use super::primes;
 use super::program::{Program, printed};
 
 impl Checked for Lines {
@@ -128,6 +130,33 @@ fn the_line_server_does_not_reset_a_client_whose_line_comes_after_the_end() {
     }
     assert_eq!((client.received(), client.undone()), (b"EARLY\n".to_vec(), None));
     assert!(!client.is_reset() && lines.clients.is_empty());
+}
+
+/// Half a line is a request that has begun: the grace of a stop does not end its connection.
+#[test]
+fn a_client_with_half_a_line_does_not_hold_up_a_stop_until_its_limit() {
+    let network = Network::new(1);
+    let mut reactor = Reactor::with_net(network.host([10, 0, 0, 1].into()));
+    let listener = reactor.listen("10.0.0.1:80", primes::options(ListenOptions::default())).expect("a free port");
+    let (jobs, queue) = sync_channel(1);
+    let half =
+        Script::new().send(b"10\n1").receive(2).send(b"0").wait(TEN_SECONDS / 2).drip(&[b'1'; 20], TEN_SECONDS / 10);
+    let client = network.peer([10, 0, 0, 2].into()).play(listener.addr, half).expect("begun");
+    let mut primes = primes::Primes::new(jobs);
+    let mut stopped = None;
+    while let Some((mut socket, event)) = reactor.next().expect("it continues") {
+        primes.handle(&mut socket, event);
+        if let Ok(job) = queue.try_recv() {
+            primes.answer(&mut socket, primes::count_primes(job.below));
+        }
+        if event == Event::Data(b"0") {
+            reactor.stop_listener(listener.id, StopOptions::default()).expect("it listens");
+            stopped = Some(network.elapsed());
+        }
+    }
+    assert_eq!(client.received(), b"4\n", "the whole line has its answer");
+    let held = network.elapsed() - stopped.expect("half a line");
+    assert!(held > TEN_SECONDS / 2 && held <= TEN_SECONDS, "{held:?}");
 }
 
 #[test]

@@ -239,14 +239,16 @@ fn action(text: &str) -> Result<Action, Error> {
     };
     match words[..] {
         ["wait", duration] => Ok(Action::Wait(time(duration)?)),
+        ["wait", ..] => Err(wrong("how long? wait DUR, in one word")),
         ["network", "cut"] => Ok(Action::Cut),
         ["network", "restore"] => Ok(Action::Restore),
         ["network", "hold"] => Ok(Action::Hold),
         ["network", "release"] => Ok(Action::Release),
-        ["network", "lose", side] => {
-            side_of(side).map(Action::Lose).ok_or_else(|| wrong("lose client, or lose server"))
+        ["network", "lose", ref side @ ..] => {
+            side_of(&side.join(" ")).map(Action::Lose).ok_or_else(|| wrong("lose client, or lose server"))
         }
         ["network", "delay", duration] => Ok(Action::Delay(time(duration)?)),
+        ["network", "delay", ..] => Err(wrong("how long? delay DUR, in one word")),
         ["network", ..] => Err(wrong("the network does no such thing")),
         [side, ref verb @ ..] => {
             let side = side_of(side);
@@ -309,7 +311,11 @@ mod tests {
             ("wait 2d", "longer than a day"),
             ("wait 5", "unit is missing"),
             ("client end + ", "it is empty"),
-            ("network lose", "no such"),
+            ("wait", "how long? wait DUR"),
+            ("client connect; wait", "how long? wait DUR"),
+            ("wait 1m 5s", "in one word"),
+            ("network delay", "how long? delay DUR"),
+            ("network lose", "lose client"),
             ("network lose it", "lose client"),
             ("client set linger 1s", "no such setting"),
             ("client connect; server set deadline 1s", "before `client connect`"),

@@ -211,14 +211,15 @@ fn a_promise_that_no_chosen_case_of_a_probe_checks_is_refused() {
 
 #[test]
 fn a_wrong_subcommand_is_refused_with_those_that_exist() {
-    let mistakes: [(&[&str], &str); 5] = [
+    let mistakes: [(&[&str], &str); 6] = [
         (
             &["lesson", "two"],
             "unrecognized subcommand 'two'; choose from crash, pool, nodelay; see finale lesson --help",
         ),
+        (&["lesson", "foo"], "'foo'; choose from crash, pool, nodelay; see finale lesson --help"),
         (
-            &["lesson", "foo"],
-            "'foo'; choose from crash, pool, nodelay; a similar subcommand exists: 'pool'; see finale",
+            &["lesson", "pol"],
+            "'pol'; choose from crash, pool, nodelay; a similar subcommand exists: 'pool'; see finale",
         ),
         (&["help", "sing"], "unrecognized subcommand 'sing'; choose from lesson, serve, connect, bench, probe, sim,"),
         (

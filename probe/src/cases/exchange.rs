@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::answer::{Answer, Framing, Got, Outcome, Shape};
+use crate::answer::{Answer, End, Framing, Got, Outcome, Shape};
 use crate::baseline::QUIET;
 use crate::client::{Client, Seen};
 use crate::report::Verdict;
@@ -16,6 +16,19 @@ pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
 /// An answer that still comes after this time is not waited for.
 const ENDLESS: Duration = Duration::from_secs(60);
+
+/// A smaller answer fits into the kernels of both sides: the server's program has finished before a
+/// client that does not read matters to it (tcp(7): `tcp_wmem`).
+pub(crate) const BIG: u64 = 8 << 20;
+
+/// Why a case with a big answer says little about a smaller one.
+pub(super) fn too_small(bytes: u64, end: End) -> String {
+    let reset = if end == End::Reset { ", and ends with a reset" } else { "" };
+    format!(
+        "the answer has {bytes} bytes{reset}, and kernels take up to {BIG} without a reader; give a request with a \
+         larger one (--big-request)"
+    )
+}
 
 /// The answer to another request than the baseline's: what a polite client got.
 #[derive(Clone, Debug, Default)]
@@ -123,7 +136,7 @@ pub(super) fn is_still_coming(session: &Session, client: Client) -> bool {
 pub(super) const fn grade(outcome: &Outcome) -> Verdict {
     match outcome.got {
         // Never connected: nothing was owed.
-        _ if matches!(outcome.end, crate::answer::End::Refused) => Verdict::Info,
+        _ if matches!(outcome.end, End::Refused) => Verdict::Info,
         Got::Cut { .. } | Got::Nothing => Verdict::Fail,
         Got::Whole if outcome.is_at_risk() => Verdict::Warn,
         Got::Whole | Got::Other { .. } => Verdict::Pass,

@@ -7,6 +7,7 @@ use finale::trace::Record;
 use serde_json::json;
 
 use super::deadline::{Claim, Sheet, Waiting, ask, open_silent, wait_for_ends};
+use super::exchange::{BIG, too_small};
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
@@ -125,23 +126,14 @@ const READERS: usize = 4;
 const WINDOW: usize = 4096;
 /// For the rest of an answer.
 const WIDE: usize = 1 << 20;
-/// A smaller answer fits into the kernels, and the program has long finished (tcp(7): `tcp_wmem`).
-const LEAST: u64 = 8 << 20;
 /// A silence after which an answer of unknown length is over.
 const QUIET: Duration = Duration::from_secs(1);
 
 fn never_read(session: &mut Session) -> Result<Finding, Broken> {
     let Some(request) = session.options.big_request.clone() else { return Ok(Finding::skip("no large request")) };
-    let polite = session.open(&Open::default())?;
-    session.send(polite, &request);
-    read_all(session, &[polite])?;
-    let whole = session.seen(polite).answer.bytes;
-    session.leave_all(&[polite])?;
-    if whole < LEAST {
-        let end = if session.seen(polite).end() == End::Reset { ", and ends with a reset" } else { "" };
-        let needed = format!("kernels take up to {LEAST} without a reader; give a larger one (--big-request)");
-        let reason = format!("the large answer has {whole} bytes{end}, and {needed}");
-        return Ok(Finding::skip(reason));
+    let (whole, end) = measure_big(session, &request)?;
+    if whole < BIG {
+        return Ok(Finding::skip(too_small(whole, end)));
     }
     let claim = Claim::of(session.options.claims.send);
     let mut all = Vec::new();
@@ -165,6 +157,17 @@ fn never_read(session: &mut Session) -> Result<Finding, Broken> {
     let finding = judge_readers(session, &all, &left, whole, waited, ladder);
     session.leave_all(&all.iter().map(|it| it.client).collect::<Vec<_>>())?;
     Ok(finding)
+}
+
+/// The length of a large answer for a client that reads, and its end. A large answer may contain
+/// what ends a small one.
+pub(crate) fn measure_big(session: &mut Session, request: &[u8]) -> Result<(u64, End), Broken> {
+    let polite = session.open(&Open::default())?;
+    session.send(polite, request);
+    read_all(session, &[polite])?;
+    let whole = session.seen(polite).answer.bytes;
+    session.leave_all(&[polite])?;
+    Ok((whole, session.seen(polite).end()))
 }
 
 fn open_ones(session: &Session, all: &[Waiting]) -> Vec<Client> {

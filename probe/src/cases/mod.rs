@@ -34,7 +34,8 @@ use serde_json::Value;
 
 use crate::report::Verdict;
 use crate::session::{Broken, Session};
-pub(crate) use exchange::Owed;
+pub(crate) use exchange::{BIG, Owed};
+pub(crate) use hold::measure_big;
 pub(crate) use tally::Tally;
 
 /// One case.

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use super::exchange::{BIG, too_small};
+use super::hold::measure_big;
 use super::{Case, Finding, Need, Tally};
 use crate::bystander::{Bystander, Harm};
 use crate::client::Client;
@@ -30,7 +32,7 @@ pub(super) const CASES: &[Case] = &[
         source: "RFC 9293 section 3.5.3; write(2), send(2): EPIPE, SIGPIPE, MSG_NOSIGNAL",
         cure: "Ignore SIGPIPE or send with MSG_NOSIGNAL, stop writing at the first error, and release what the answer \
                held.",
-        cost: "10 connections with big answers, one at a time, and as many healthy ones; 2 s",
+        cost: "11 connections with big answers, one at a time, and as many healthy ones; 2 s",
         needs: &[Need::BigRequest],
         run: reset_mid_answer,
     },
@@ -86,6 +88,11 @@ fn reset_after_request(session: &mut Session) -> Result<Finding, Broken> {
 
 fn reset_mid_answer(session: &mut Session) -> Result<Finding, Broken> {
     let Some(big) = session.options.big_request.clone() else { return Ok(Finding::skip("there is no big request")) };
+    // Of a smaller answer everything is written before the client can end: there is no middle.
+    let (whole, end) = measure_big(session, &big)?;
+    if whole < BIG {
+        return Ok(Finding::skip(too_small(whole, end)));
+    }
     let moments = [("at its first bytes", Duration::ZERO), ("when the server can write no more", AT_WORK)];
     let mut tally = Tally::default();
     for (when, gap) in moments {

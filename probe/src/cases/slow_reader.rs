@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::exchange::{Owed, grade, is_complete, is_still_coming, wait_for_other};
+use super::exchange::{BIG, Owed, grade, is_complete, is_still_coming, too_small, wait_for_other};
 use super::{Case, Finding, Tally};
 use crate::answer::{End, LONG_AFTER, Outcome};
 use crate::client::Client;
@@ -30,8 +30,6 @@ const SIPPING: Duration = Duration::from_secs(1);
 /// A slow network: several of the limits of the field are below it.
 const RATE: u64 = 400 * 1024;
 const AT_RATE: Duration = Duration::from_secs(5);
-/// Less fits into the kernels of both sides: the server's program has finished before the pause.
-const BIG: u64 = 8 * 1024 * 1024;
 
 fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     let mut tally = Tally::default();
@@ -78,8 +76,7 @@ fn slow_reader(session: &mut Session) -> Result<Finding, Broken> {
     }
     let mut finding = tally.finding();
     if !is_big {
-        let note = "; the answer is smaller than what the kernels hold (see --big-request)";
-        finding.summary.push_str(note);
+        finding.summary = format!("{}; {}", finding.summary, too_small(owed.bytes(), seen.end()));
     }
     Ok(finding.with("answer", owed.bytes()))
 }
