@@ -42,7 +42,8 @@ pub struct SocketInfo {
     pub timer: Option<&'static str>,
 }
 
-/// Every socket of a reactor at one moment. `Display` is a table like netstat's.
+/// Every socket of a reactor at one moment. `Display` is a table like netstat's. A `*` after a state,
+/// as in `Open*`, means that the socket is paused or [held](crate::Socket::hold).
 ///
 /// ```
 /// use finale::Reactor;

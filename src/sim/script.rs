@@ -113,6 +113,11 @@ impl Script {
         (sent, self.steps.iter().map(received).fold(0, u64::saturating_add))
     }
 
+    /// Whether it sends a FIN. close(2) over unread bytes sends RST instead.
+    pub(crate) fn finishes(&self) -> bool {
+        self.steps.iter().any(|step| matches!(step, Step::Finish | Step::Close))
+    }
+
     /// Whether it closes or resets the connection.
     pub(crate) fn closes(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Close | Step::Reset))

@@ -6,10 +6,10 @@ use std::collections::HashSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::handlers::{echo, good, hello, patient_listen};
-use finale::check::{Case, CaseResult, Cut, CutPoint, Endings};
-use finale::sim::Script;
-use finale::{Event, ListenOptions, Socket};
+use super::handlers::{addr, broken, echo, good, hello, patient_listen};
+use finale::check::{Case, CaseResult, Cut, CutPoint, Endings, Program, Rule};
+use finale::sim::{Host, Script};
+use finale::{Backpressure, ConnectOptions, Error, Event, ListenOptions, Reactor, Socket};
 
 /// Notes every case of these endings that is run.
 fn noted(endings: Endings) -> (Endings, Rc<RefCell<Vec<Case>>>) {
@@ -56,13 +56,25 @@ fn every_case_is_run_once_the_mildest_first_and_again_by_its_seed() {
     }
 }
 
+/// The panic of a replay of this seed.
+fn refused(seed: u64) -> String {
+    let replay = std::panic::AssertUnwindSafe(|| two_clients().replay(seed, || echo));
+    let panic = std::panic::catch_unwind(replay).expect_err("it is no case");
+    panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
 #[test]
-fn every_number_is_the_seed_of_some_case() {
-    for seed in [u64::MAX, 9 << 56, 12 << 28, 15 << 24] {
-        let (endings, cases) = noted(two_clients());
-        let report = endings.replay(seed, || echo);
-        assert_eq!((report.cases(), report.violation(), cases.borrow().len()), (1, None, 1));
+fn a_seed_of_no_case_is_not_replayed() {
+    let wrong = "is no case of this conversation: it is of another one, or of this one before it changed";
+    // No cut, no point, and the third of two peers; and the byte after the last of five.
+    for seed in [u64::MAX, 99_999_999_999, 12 << 28, 15 << 24, 2 << 56, 2 << 24 | 6] {
+        assert_eq!(refused(seed), format!("seed {seed} {wrong}"));
     }
+    // Of the second peer, whose conversation is shorter.
+    assert!(!refused(1 << 56 | 2 << 24 | 4).is_empty());
+    // A cut and conditions that a run leaves out are cases too.
+    let few = two_clients().cuts(&[]).conditions(0);
+    assert_eq!(few.replay(7 << 32 | 3 << 28 | 2 << 24 | 5, || echo).violation(), None);
 }
 
 #[test]
@@ -155,11 +167,12 @@ fn a_report_counts_the_cases_up_to_the_violation_and_names_its_seed() {
     assert_eq!((report.cases(), report.total(), *seen.borrow()), (2 + 3 * 12 + 6 + 4, 222, 48));
     let text = report.to_string();
     let seed = case.seed();
-    assert!(text.starts_with(&format!("{case}: {violation}\nfound after 48 endings; again with seed {seed}\n\n")));
+    let found = "found after 48 endings; again with seed";
+    assert!(text.starts_with(&format!("{case}: {violation}\n{found} {seed} (`Endings::replay`)\n\n")), "{text}");
     assert!(text.contains(&format!("\n\n{}", report.transcript())), "{text}");
 
     let first = Endings::of_a_server(patient_listen(), hello()).holds(|_| Err("never right".to_owned())).run(|| echo);
-    assert!(first.to_string().contains("\nfound after 1 ending; again with seed 0\n"), "{first}");
+    assert!(first.to_string().contains("\nfound after 1 ending; again with seed 0 (`Endings::replay`)\n"), "{first}");
 }
 
 /// The calls, the states and the kernel of the program's side, as `finale trace` prints them.
@@ -194,7 +207,7 @@ fn of_a_case_without_end_the_newest_records_are_printed() {
             socket.request_drain();
         }
     };
-    let script = Script::new().send(b"x").receive_end();
+    let script = Script::new().send(b"x").receive_end().finish();
     let report = Endings::of_a_server(ListenOptions::default(), script).run(|| again_and_again);
     let text = report.to_string();
     assert_eq!(report.records().len(), 200, "{text}");
@@ -219,4 +232,125 @@ fn a_transcript_names_its_peers_if_there_are_several() {
     let report = Endings::of_a_server(patient_listen(), hello()).replay(0, || echo);
     let text = report.transcript().to_string();
     assert!(text.contains("second peer: send 5 bytes") && !text.contains("peer 0"), "{text}");
+}
+
+/// An echo without its answer to one event.
+fn without(left_out: fn(&Event<'_>) -> bool) -> impl Fn(&mut Socket<'_>, Event<'_>) {
+    move |socket, event| {
+        if !left_out(&event) {
+            echo(socket, event);
+        }
+    }
+}
+
+/// What is wrong with a program whose connection stays open.
+#[track_caller]
+fn stays_open<P: Program>(endings: &Endings, make: impl Fn() -> P, why: &str) {
+    let (_, rule, what) = broken(endings, make);
+    let (first, table) = what.split_once('\n').expect("a table");
+    assert!(rule == Rule::Progress && first.ends_with(&format!(" ({why})")), "{what}");
+    assert_eq!(table.contains("Open*"), table.ends_with("\n* paused or held\n"), "{what}");
+}
+
+#[test]
+fn a_report_names_what_a_connection_that_stays_open_waits_for() {
+    let hello_to = |listen| Endings::of_a_server(listen, hello());
+    let pauses = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Data(bytes) if socket.write(bytes) == Ok(Backpressure::Full) => socket.pause(),
+        Event::End => socket.end(),
+        _ => {}
+    };
+    let long = Script::new().send(&[b'x'; 300]).receive(300).finish().receive_end();
+    let paused = "socket 0.1 is paused with nothing queued, and the program has not resumed it";
+    stays_open(&Endings::of_a_server(patient_listen(), long).cuts(&[]), || pauses, paused);
+
+    let soon = hello_to(ListenOptions::default()).max_lifetime(Duration::from_secs(5));
+    let finished = "the peer of socket 0.1 has finished, and the program has not called `end`";
+    stays_open(&soon, || without(|event| *event == Event::End), finished);
+
+    let silent = hello_to(patient_listen()).cuts(&[Cut::Silence]);
+    let idle = "socket 0.1 has delivered `timeout`, and the program has not ended it";
+    stays_open(&silent, || without(|event| *event == Event::Timeout), idle);
+
+    let too_long = Script::new().send(b"hello").receive(6).finish();
+    let receive = "a peer never got past \"receive 6 bytes\"";
+    stays_open(&Endings::of_a_server(ListenOptions::default(), too_long), || echo, receive);
+}
+
+/// Has a connection to itself that it pauses for ever.
+struct Sleeper;
+
+impl Program for Sleeper {
+    fn begin(&mut self, reactor: &mut Reactor<Host>) -> Result<(), Error> {
+        reactor.listen("10.0.0.1:80", patient_listen())?;
+        reactor.listen("unix:@bus", ListenOptions::default())?;
+        reactor.connect("unix:@bus", ConnectOptions::default()).map(drop)
+    }
+
+    fn handle(&mut self, socket: &mut Socket<'_>, event: Event<'_>) {
+        match event {
+            Event::Ready => socket.pause(),
+            event => echo(socket, event),
+        }
+    }
+}
+
+#[test]
+fn a_report_names_what_a_connection_that_is_left_after_the_stop_waits_for() {
+    let (_, rule, what) = broken(&Endings::of_a_program().client(addr("10.0.0.1:80"), hello()), || Sleeper);
+    let left = "a connection did not end within 3600s after the stop (socket 0.1 is paused with nothing queued,";
+    assert!(rule == Rule::Progress && what.starts_with(left), "{what}");
+}
+
+#[test]
+#[should_panic(expected = "peer 0 (\"send 2 bytes, receive 2 bytes\") does not finish, so its connection can't end \
+                           cleanly: add `.finish()`")]
+fn a_script_that_does_not_finish_is_refused() {
+    drop(Endings::of_a_server(patient_listen(), Script::new().send(b"hi").receive(2)).run(|| echo));
+}
+
+#[test]
+fn a_report_names_an_idle_timeout_of_the_conversation_without_a_cut() {
+    let too_long = || Script::new().send(b"hello").receive(6).finish().receive_end();
+    let endings = Endings::of_a_server(patient_listen(), too_long());
+    let hint = "; without a cut an idle timeout expired after 5.0s: does a script wait for bytes that don't come?";
+    let (case, rule, what) = broken(&endings, || echo);
+    assert_eq!((case.seed(), rule), (0, Rule::Progress));
+    assert!(what.starts_with("the peer never got past \"receive 6 bytes\"") && what.ends_with(hint), "{what}");
+
+    // Its last words at the timeout are the sixth byte.
+    let last_words = |socket: &mut Socket<'_>, event: Event<'_>| match event {
+        Event::Timeout => {
+            let _ = socket.write(b"!");
+            socket.end();
+        }
+        event => echo(socket, event),
+    };
+    let (_, rule, what) = broken(&endings, || last_words);
+    assert!(rule == Rule::SameAnswer && what.ends_with(hint), "{what}");
+}
+
+/// Answers with the number of pieces so far, of all clients.
+fn counts() -> impl FnMut(&mut Socket<'_>, Event<'_>) {
+    let mut pieces = 0;
+    move |socket, event| match event {
+        Event::Data(_) => {
+            pieces += 1;
+            let _ = socket.write(format!("{pieces}").as_bytes());
+        }
+        event => echo(socket, event),
+    }
+}
+
+#[test]
+fn a_report_of_a_program_that_remembers_names_what_to_do() {
+    let script = || Script::new().send(b"x").receive(1).finish().receive_end();
+    let endings = || Endings::of_a_server(patient_listen(), script());
+    let (_, rule, what) = broken(&endings(), counts);
+    assert!(rule == Rule::Isolation && what.contains("see `Program::forget`, `Endings::stateful`"), "{what}");
+
+    let both = endings().client(Endings::SERVER, script()).cuts(&[Cut::Reset]).conditions(0).no_second_client();
+    let (_, rule, what) = broken(&both, counts);
+    assert!(rule == Rule::Isolation && what.starts_with("peer 1, which was not cut, received"), "{what}");
+    assert!(what.ends_with("on purpose, see `Endings::stateful`"), "{what}");
 }

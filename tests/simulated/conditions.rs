@@ -183,10 +183,10 @@ fn two_ends_that_answer_each_other_for_ever_are_found() {
 #[test]
 fn a_peer_to_which_no_connection_is_made_is_named() {
     let nothing = |_: &mut Socket<'_>, _: Event<'_>| {};
-    let (_, rule, what) = broken(&Endings::of_a_program().server(addr(BACKEND), Script::new()), || nothing);
+    let (_, rule, what) = broken(&Endings::of_a_program().server(addr(BACKEND), Script::new().finish()), || nothing);
     let server = "no connection was established with the server 10.0.0.2:7; does the program connect to it?";
     assert_eq!((rule, &*what), (Rule::Progress, server));
-    let (_, rule, what) = broken(&Endings::of_a_program().client(addr(WEB), Script::new()), || nothing);
+    let (_, rule, what) = broken(&Endings::of_a_program().client(addr(WEB), Script::new().finish()), || nothing);
     let client = "no connection was established with the client of 10.0.0.1:80; does the program listen there?";
     assert_eq!((rule, &*what), (Rule::Progress, client));
 }

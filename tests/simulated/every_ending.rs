@@ -175,7 +175,7 @@ fn a_conversation_that_does_not_go_well_by_itself_is_said_so() {
             socket.set_idle_timeout(None);
         }
     };
-    let report = Endings::of_a_server(ListenOptions::default(), Script::new()).run(|| mute);
+    let report = Endings::of_a_server(ListenOptions::default(), Script::new().receive(1).finish()).run(|| mute);
     let (case, broken) = report.violation().expect("it never ends");
     assert_eq!((case.to_string(), broken.rule), ("nothing is cut".to_owned(), Rule::Progress));
 }

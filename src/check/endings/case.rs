@@ -160,20 +160,22 @@ impl Case {
         above | cut << CUT_SHIFT | point << POINT_SHIFT | byte.min(Self::LAST_BYTE)
     }
 
-    /// The case with this number. A number without a case gives one that is close.
-    pub(super) fn of_seed(seed: u64) -> Self {
+    /// The case with this number, if there is one.
+    pub(super) fn of_seed(seed: u64) -> Option<Self> {
         let byte = seed % BYTES;
         let point = match seed >> POINT_SHIFT & 0xF {
             0 => CutPoint::Nowhere,
             1 => CutPoint::ByteByByte,
             2 => CutPoint::Sent(byte),
             3 => CutPoint::Received(byte),
-            _ => CutPoint::Connecting,
+            4 => CutPoint::Connecting,
+            _ => return None,
         };
-        let cut = (seed >> CUT_SHIFT & 0xF) as usize;
-        let cut = Cut::ALL.get(cut).copied().unwrap_or(Cut::Vanish);
+        let cut = *Cut::ALL.get((seed >> CUT_SHIFT & 0xF) as usize)?;
         let conditions = seed >> CONDITIONS_SHIFT & ((1 << (PEER_SHIFT - CONDITIONS_SHIFT)) - 1);
-        Self { peer: (seed >> PEER_SHIFT) as u8, point, cut, conditions }
+        let case = Self { peer: (seed >> PEER_SHIFT) as u8, point, cut, conditions };
+        // A point without a byte has the number zero there.
+        (case.seed() == seed).then_some(case)
     }
 
     /// Whether the peer must get the whole answer: nothing is cut, or only delayed.
@@ -352,6 +354,16 @@ impl PeerCases<'_> {
         2 + self.cuts.iter().map(|cut| self.of_cut(*cut)).sum::<u64>()
     }
 
+    /// Whether the conversation can be cut so, whichever cuts were chosen.
+    pub(super) fn contain(&self, case: Case) -> bool {
+        match case.point {
+            CutPoint::Nowhere | CutPoint::ByteByByte => case.cut == Cut::Delay,
+            CutPoint::Sent(byte) => byte <= self.sent,
+            CutPoint::Received(byte) => byte <= self.received,
+            CutPoint::Connecting => self.is_server && matches!(case.cut, Cut::Reset | Cut::Vanish),
+        }
+    }
+
     /// The case with this number, below the length.
     pub(super) fn case(&self, number: u64) -> Case {
         let case = |point, cut| Case { peer: self.peer, point, cut, conditions: 0 };
@@ -393,11 +405,21 @@ mod tests {
         assert_eq!((distinct.len(), all.len()), (2 + 6 * 9 + 2, 2 + 6 * 9 + 2));
         for case in all {
             let stormy = Case { conditions: 77, ..case };
-            assert_eq!(Case::of_seed(case.seed()), case, "{case}");
-            assert_eq!(Case::of_seed(stormy.seed()), stormy, "{stormy}");
+            assert_eq!(Case::of_seed(case.seed()), Some(case), "{case}");
+            assert_eq!(Case::of_seed(stormy.seed()), Some(stormy), "{stormy}");
+            assert!(cases.contain(case), "{case}");
         }
-        for seed in [u64::MAX, 9 << POINT_SHIFT, 12 << CUT_SHIFT] {
-            let _is_some_case = Case::of_seed(seed).to_string();
+        for seed in [u64::MAX, 9 << POINT_SHIFT, 12 << CUT_SHIFT, 1, 99_999_999_999] {
+            assert_eq!(Case::of_seed(seed), None, "{seed}");
+        }
+        let absent = [
+            (CutPoint::Sent(4), Cut::Fin),
+            (CutPoint::Received(5), Cut::Fin),
+            (CutPoint::Connecting, Cut::Fin),
+            (CutPoint::Nowhere, Cut::Fin),
+        ];
+        for (point, cut) in absent {
+            assert!(!cases.contain(Case { peer: 3, point, cut, conditions: 0 }), "{point:?}");
         }
     }
 

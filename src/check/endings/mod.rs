@@ -80,7 +80,8 @@ type Prepare = Box<dyn Fn(&Network)>;
 /// byte that the peer sends or receives, in one way ([`Cut`]). It checks the rules of
 /// [`check`](crate::check), and these:
 ///
-/// - Without a cut every step of the script is done, and the connection ends cleanly.
+/// - Without a cut every step of the script is done, and the connection ends cleanly. So a script
+///   [finishes](Script::finish) or [closes](Script::close).
 /// - The program does not panic. Every connection that a client opened ends within the [longest
 ///   lifetime](Endings::max_lifetime), and any other when the program is stopped. A connection that
 ///   the peer has reset ends within a minute.
@@ -373,7 +374,8 @@ impl Endings {
     /// prints its progress on standard error every five seconds.
     ///
     /// # Panics
-    /// Without a peer.
+    /// Without a peer, or if a script neither finishes nor closes: no connection to it can end
+    /// cleanly.
     pub fn run<P: Program>(&self, make: impl Fn() -> P) -> Report {
         let wholes = match self.uncut(&make) {
             Ok(wholes) => wholes,
@@ -452,16 +454,23 @@ impl Endings {
         Box::new(order.into_iter())
     }
 
-    /// Runs the case with this [seed](Case::seed). The report has its transcript in any case.
+    /// Runs the case with this [seed](Case::seed), also one that was left out of
+    /// [`run`](Self::run). The report has its transcript in any case.
     ///
     /// # Panics
-    /// Without a peer.
+    /// As for [`run`](Self::run), and if the conversation has no such case: the seed is of another
+    /// one, or of this one before it was changed.
     pub fn replay<P: Program>(&self, seed: u64, make: impl Fn() -> P) -> Report {
         match self.uncut(&make) {
             Err((setup, violation)) => self.report((1, 1), setup, Some(violation), &make),
             Ok(wholes) => {
-                let mut case = Case::of_seed(seed);
-                case.peer = case.peer.min(self.peers.len() as u8 - 1);
+                let case = Case::of_seed(seed)
+                    .filter(|case| self.cases(&wholes).any(|cases| cases.peer == case.peer && cases.contain(*case)));
+                let Some(case) = case else {
+                    panic!(
+                        "seed {seed} is no case of this conversation: it is of another one, or of this one before it changed"
+                    )
+                };
                 let setup = Setup { case, bytes: self.bytes(&wholes), is_punctual: false };
                 match self.check_case(case, &wholes, &make) {
                     Ok(()) => self.report((1, 1), setup, None, &make),

@@ -63,6 +63,8 @@ pub struct CaseResult {
     pub(super) wrong: Vec<Option<String>>,
     /// A limit of a socket expired.
     pub(super) timed_out: bool,
+    /// When the first `timeout` was delivered.
+    pub(super) idle_at: Option<Duration>,
 }
 
 /// The result of all cases.
@@ -139,7 +141,12 @@ impl fmt::Display for Report {
             None => write!(f, "{} {endings}, and every rule was kept", self.cases),
             Some((case, violation)) => {
                 writeln!(f, "{case}: {violation}")?;
-                writeln!(f, "found after {} {endings}; again with seed {}\n", self.cases, case.seed())?;
+                writeln!(
+                    f,
+                    "found after {} {endings}; again with seed {} (`Endings::replay`)\n",
+                    self.cases,
+                    case.seed()
+                )?;
                 write!(f, "{}", self.recording)
             }
         }

@@ -12,6 +12,13 @@ impl Endings {
     /// The conversation without a cut, as each peer sees it. It says how many bytes there are.
     pub(super) fn uncut<P: Program>(&self, make: &impl Fn() -> P) -> Result<Vec<CaseResult>, (Setup, Violation)> {
         assert!(!self.peers.is_empty(), "Endings needs a peer: add a client or a server");
+        for (number, Peer { script, .. }) in self.peers.iter().enumerate() {
+            assert!(
+                script.finishes(),
+                "the script of peer {number} (\"{script}\") does not finish, so its connection can't end cleanly: \
+                 add `.finish()`"
+            );
+        }
         let peers = 0..self.peers.len() as u8;
         let setups =
             peers.map(|peer| Setup { case: Case { peer, ..Case::UNCUT }, bytes: self.bytes(&[]), is_punctual: false });
@@ -27,7 +34,7 @@ impl Endings {
         for ((wrong, received), peer) in whole.wrong.iter().zip(&whole.received_by).zip(&self.peers) {
             must(wrong.is_none(), Rule::Progress, || {
                 let (wrong, hint) = (wrong.clone().unwrap_or_default(), hint_for(peer, received));
-                format!("{wrong}, with {} received{hint}", quote(received))
+                format!("{wrong}, with {} received{hint}{}", quote(received), idle_hint(&whole))
             })?;
         }
         must(ending.is_clean(), Rule::Progress, || format!("it does not end cleanly: \"{ending}\""))?;
@@ -59,7 +66,12 @@ impl Endings {
             setup.is_punctual = true;
             checked = check(setup);
         }
-        checked.map_err(|(_, violation)| (setup, violation))
+        checked.map_err(|(_, mut violation)| {
+            if matches!(violation.rule, Rule::SameAnswer | Rule::Isolation) {
+                violation.what.push_str(&idle_hint(whole));
+            }
+            (setup, violation)
+        })
     }
 
     /// Checks the rules of the program and of the test.
@@ -131,16 +143,22 @@ impl Endings {
             let (received, uncut) = (&found.received_by[number], &whole.received_by[number]);
             must(self.is_stateful || received == uncut, Rule::Isolation, || {
                 let (received, uncut) = (quote(received), quote(uncut));
-                format!("peer {number}, which was not cut, received {received}, and without a cut {uncut}")
+                format!(
+                    "peer {number}, which was not cut, received {received}, and without a cut {uncut}; if that \
+                     depends on the other peers on purpose, see `Endings::stateful`"
+                )
             })?;
         }
-        let hint = if found.outlived { SHARED } else { "" };
+        let uncut = self.client_to_repeat(found.case).map(|first| &whole.received_by[first]);
+        let compared = found.second.as_ref().zip(uncut);
+        let differs = compared.is_some_and(|(second, uncut)| second != uncut);
+        let memory = if differs { MEMORY } else { "" };
+        let hint = if found.outlived { SHARED } else { memory };
         must(found.second_wrong.is_none(), Rule::Isolation, || {
             format!("{}{hint}", found.second_wrong.clone().unwrap_or_default())
         })?;
-        let (Some(second), Some(first)) = (&found.second, self.client_to_repeat(found.case)) else { return Ok(()) };
-        let uncut = &whole.received_by[first];
-        must(self.is_stateful || second == uncut, Rule::Isolation, || {
+        let Some((second, uncut)) = compared else { return Ok(()) };
+        must(self.is_stateful || !differs, Rule::Isolation, || {
             let (received, uncut) = (quote(second), quote(uncut));
             format!("a second peer received {received}, and the first one without a cut {uncut}{hint}")
         })
@@ -149,6 +167,18 @@ impl Endings {
 
 /// What a second client may have met if the connection that is cut outlived the first one.
 const SHARED: &str = "; it came while the connection that is cut was open, as a pool keeps it (see `Endings::server`)";
+
+/// Why a second client may get another answer, and rightly so.
+const MEMORY: &str =
+    "; if the program remembers on purpose, see `Program::forget`, `Endings::stateful` and `no_second_client`";
+
+/// A conversation that needs an idle timeout is seldom the one that was meant: the timeout's answer
+/// has taken the place of bytes that the script waits for.
+fn idle_hint(whole: &CaseResult) -> String {
+    whole.idle_at.map_or_else(String::new, |at| {
+        format!("; without a cut an idle timeout expired after {at:.1?}: does a script wait for bytes that don't come?")
+    })
+}
 
 /// Why a server may have received more than one exchange.
 fn hint_for(peer: &Peer, received: &[u8]) -> String {

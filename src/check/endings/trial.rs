@@ -10,6 +10,7 @@ use crate::check::{Column, EventGrammar, Rule, Transcript, Violation, must, reco
 use crate::error::ConnectionErrorKind;
 use crate::event::{Ending, EndingKind, Event};
 use crate::id::SocketId;
+use crate::lifecycle::State;
 use crate::options::{ConnectOptions, ListenOptions};
 use crate::reactor::Reactor;
 use crate::sim::{Faults, Host, Network, Play, Reach, Rng, Script};
@@ -57,6 +58,8 @@ struct ProgramSocket {
     grammar: EventGrammar,
     /// A client opened the connection.
     is_clients: bool,
+    /// It has delivered `timeout`.
+    was_idle: bool,
     /// Its own address and its peer's, once they are known.
     addrs: Option<(SocketAddr, SocketAddr)>,
 }
@@ -82,6 +85,7 @@ struct Trial<'a> {
     endings_of: Vec<Option<Ending>>,
     second_ending: Option<Ending>,
     timed_out: bool,
+    idle_at: Option<Duration>,
     /// What `at_rest` returned before the second client.
     rested: Result<(), String>,
     transcript: Option<Transcript>,
@@ -183,6 +187,7 @@ impl<'a> Trial<'a> {
             endings_of: vec![None; endings.peers.len()],
             second_ending: None,
             timed_out: false,
+            idle_at: None,
             rested: Ok(()),
             transcript: is_recorded.then(Transcript::new),
             recorder,
@@ -280,8 +285,9 @@ impl<'a> Trial<'a> {
         }
         self.run_until(program, |trial| trial.reactor.is_empty())?;
         must(self.reactor.is_empty(), Rule::Progress, || {
-            let (table, max_lifetime) = (self.reactor.sockets(), self.endings.max_lifetime);
-            format!("a connection did not end within {max_lifetime:?} after the stop\n{table}")
+            let (table, max_lifetime) = (self.table(), self.endings.max_lifetime);
+            let why = self.why_open().map(|why| format!(" ({why})")).unwrap_or_default();
+            format!("a connection did not end within {max_lifetime:?} after the stop{why}\n{table}")
         })?;
         must(self.network.descriptors() == 0, Rule::Resources, || "a descriptor is left".to_owned())?;
         // What is in flight arrives at the peers after the program has stopped.
@@ -326,9 +332,47 @@ impl<'a> Trial<'a> {
     fn no_client_is_left(&self) -> Result<(), Violation> {
         let is_client = matches!(self.endings.role, Role::Client(_));
         must(!self.sockets.iter().any(|own| own.is_clients || is_client), Rule::Progress, || {
-            let (table, max_lifetime) = (self.reactor.sockets(), self.endings.max_lifetime);
-            format!("a connection did not end within {max_lifetime:?} (a silent peer needs an idle timeout)\n{table}")
+            let (table, max_lifetime) = (self.table(), self.endings.max_lifetime);
+            let why = self.why_open().or_else(|| self.waiting_peer());
+            let why = why.unwrap_or_else(|| "a silent peer needs an idle timeout".to_owned());
+            format!("a connection did not end within {max_lifetime:?} ({why})\n{table}")
         })
+    }
+
+    /// The program's sockets.
+    fn table(&self) -> String {
+        let sockets = self.reactor.sockets();
+        let legend = if sockets.iter().any(|socket| socket.is_paused) { "* paused or held\n" } else { "" };
+        format!("{sockets}{legend}")
+    }
+
+    /// What the program has probably left out, if a connection stays open for that.
+    fn why_open(&self) -> Option<String> {
+        let sockets = self.reactor.sockets();
+        // A full queue is the peer's doing, and may be why another socket is paused.
+        if sockets.iter().any(|socket| socket.queued_bytes > 0) {
+            return None;
+        }
+        let of_a_client = self.sockets.iter().any(|own| own.is_clients);
+        self.sockets.iter().filter(|own| own.is_clients == of_a_client).find_map(|own| {
+            let (id, socket) = (own.id, sockets.iter().find(|socket| socket.id == own.id)?);
+            if socket.is_paused {
+                Some(format!("{id} is paused with nothing queued, and the program has not resumed it"))
+            } else if socket.state == State::PeerFinished {
+                Some(format!("the peer of {id} has finished, and the program has not called `end`"))
+            } else if own.was_idle && socket.state == State::Open {
+                Some(format!("{id} has delivered `timeout`, and the program has not ended it"))
+            } else {
+                None
+            }
+        })
+    }
+
+    /// What a peer waits for that was not cut.
+    fn waiting_peer(&self) -> Option<String> {
+        let first = self.plays.iter().flatten().filter(|_| self.case.is_harmless());
+        let step = first.chain(&self.second).find_map(Play::undone)?;
+        Some(format!("a peer never got past \"{step}\""))
     }
 
     /// Runs until this holds, until nothing can happen, or for the longest lifetime.
@@ -360,6 +404,9 @@ impl<'a> Trial<'a> {
         check_event(&mut self.sockets, self.marks, &mut socket, &event)?;
         // A timer may be a limit of the program's own.
         self.timed_out |= matches!(event, Event::Timeout | Event::Timer(_));
+        if event == Event::Timeout {
+            self.idle_at.get_or_insert(self.network.elapsed());
+        }
         let close = if let Event::Close(ending) = event { Some((socket.id(), ending.clone())) } else { None };
         let at = self.network.elapsed();
         match &mut self.transcript {
@@ -444,6 +491,7 @@ impl<'a> Trial<'a> {
             second_wrong: second.and_then(|play| wrong("a second peer", play, &self.second_ending)),
             wrong: self.wrong(),
             timed_out: self.timed_out,
+            idle_at: self.idle_at,
             at_rest: Ok(()),
             ending: self.endings_of[usize::from(self.case.peer)].clone(),
         }
@@ -491,13 +539,20 @@ fn check_event(
     let point = sockets.iter().position(|own| own.id == id).unwrap_or_else(|| {
         let is_accepted = socket.listener().is_some();
         let is_clients = is_accepted && socket.peer_addr().is_some_and(|addr| is_clients_machine(addr.ip()));
-        sockets.push(ProgramSocket { id, grammar: EventGrammar::new(socket), is_clients, addrs: None });
+        sockets.push(ProgramSocket {
+            id,
+            grammar: EventGrammar::new(socket),
+            is_clients,
+            was_idle: false,
+            addrs: None,
+        });
         if let Some((high, low)) = marks {
             socket.set_marks(high, low);
         }
         sockets.len() - 1
     });
     let own = &mut sockets[point];
+    own.was_idle |= *event == Event::Timeout;
     own.addrs = own.addrs.or_else(|| socket.local_addr().zip(socket.peer_addr()));
     own.grammar.check(socket, event).map_err(|wrong| Violation::new(Rule::Language, wrong))
 }
