@@ -313,7 +313,7 @@ fn a_script_that_does_not_finish_is_refused() {
 fn a_report_names_an_idle_timeout_of_the_conversation_without_a_cut() {
     let too_long = || Script::new().send(b"hello").receive(6).finish().receive_end();
     let endings = Endings::of_a_server(patient_listen(), too_long());
-    let hint = "; without a cut an idle timeout expired after 5.0s: does a script wait for bytes that don't come?";
+    let hint = "; without a cut an idle timeout expired after 5.0s: each side waited for the other";
     let (case, rule, what) = broken(&endings, || echo);
     assert_eq!((case.seed(), rule), (0, Rule::Progress));
     assert!(what.starts_with("the peer never got past \"receive 6 bytes\"") && what.ends_with(hint), "{what}");

@@ -176,7 +176,7 @@ const MEMORY: &str =
 /// has taken the place of bytes that the script waits for.
 fn idle_hint(whole: &CaseResult) -> String {
     whole.idle_at.map_or_else(String::new, |at| {
-        format!("; without a cut an idle timeout expired after {at:.1?}: does a script wait for bytes that don't come?")
+        format!("; without a cut an idle timeout expired after {at:.1?}: each side waited for the other")
     })
 }
 
