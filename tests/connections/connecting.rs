@@ -12,7 +12,7 @@ use finale::{
     ListenOptions, LookupErrorKind, Reactor, Socket, SocketId, Target,
 };
 use support::alone::alone_with_connections;
-use support::{PATIENCE, Transcript, What, dead_port, dial, ms, own_ip};
+use support::{PATIENCE, Transcript, What, as_free, dead_port, dial, ms, own_ip};
 
 fn connect(story: &mut Transcript, target: &str) -> SocketId {
     story.reactor.connect(target, ConnectOptions::default()).expect("an address")
@@ -310,7 +310,7 @@ fn a_listener_can_be_opened_again_over_time_wait() {
     story.expect(server, What::End);
     assert_eq!(story.close(server).time_wait(), FirstFin::Local);
     story.rest();
-    let again = story.reactor.listen(addr, ListenOptions::default()).expect("SO_REUSEADDR is set");
+    let again = as_free(|| story.reactor.listen(addr, ListenOptions::default()));
     story.reactor.close_listener(again.id).expect("open");
     story.rest();
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use support::alone::{alone, alone_in_a_network, shell};
 use support::faulty::{faulty_on, flags};
 use support::scene::{Scene, THERE};
-use support::{PATIENCE, Transcript, What, cpu_time, descriptors, ms, own_ip, reset, work_for};
+use support::{PATIENCE, Transcript, What, as_free, cpu_time, descriptors, ms, own_ip, reset, work_for};
 
 const AT: SocketAddr = SocketAddr::new(THERE, 80);
 const SECOND: Duration = Duration::from_secs(1);
@@ -378,7 +378,7 @@ fn a_real_connection_with_itself_is_refused() {
     story.rest();
     // Without SO_REUSEADDR: nothing of the connection is left, not even TIME_WAIT.
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).expect("a descriptor");
-    socket.bind(&addr.into()).expect("the port is free again");
+    as_free(|| socket.bind(&addr.into()));
 }
 
 /// CN08: handshake, data and FIN in one readiness.

@@ -14,6 +14,7 @@ pub mod faulty;
 pub mod scene;
 
 use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -361,6 +362,20 @@ pub fn own_ip() -> IpAddr {
     static COUNT: AtomicU8 = AtomicU8::new(1);
     let [_, _, a, b] = std::process::id().to_be_bytes();
     IpAddr::from([127, COUNT.fetch_add(1, Ordering::Relaxed), a, b])
+}
+
+/// Uses a port that has just become free: again and again for less than TIME_WAIT lasts, since a child
+/// that another test begins has a copy of the closed socket until it is executed.
+#[track_caller]
+pub fn as_free<T, E: fmt::Display>(mut bind: impl FnMut() -> Result<T, E>) -> T {
+    let begun = Instant::now();
+    loop {
+        match bind() {
+            Ok(bound) => return bound,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "the port is not free again: {error}"),
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// A port at which nothing listens, and that nothing else gets while the socket exists.
