@@ -83,7 +83,8 @@ pub enum Event<'a> {
     /// early notice, which is opt-in
     /// ([`notify_peer_ended`](crate::ListenOptions::notify_peer_ended)). A paused socket also gets
     /// it without that option when the connection is dead and bytes are unread: after `resume` they
-    /// are delivered, and then the error. Delivered at most once per [`PeerEnd`].
+    /// are delivered, and then the error (the exceptions are at [`pause`](crate::Socket::pause)).
+    /// Delivered at most once per [`PeerEnd`].
     PeerEnded(PeerEnd),
     /// The peer's FIN, after its last byte. Writing still works (half-close).
     #[doc(alias = "UV_EOF")]

@@ -68,7 +68,7 @@
 //!   exception: see [`CloseMode::Confirmed`]. With [`CloseMode::HandOff`] our kernel delivers the
 //!   rest, and its result is unknown.
 //! - When the system reports an error while bytes are unread, the write queue is dropped, the bytes
-//!   are delivered, and then the error.
+//!   are delivered, and then the error. If the program has paused the socket, see [`Socket::pause`].
 //!
 //! # Default limits
 //!

@@ -36,6 +36,8 @@ use crate::stream::{Stream, Streams};
 ///   or after these 30 s.
 /// - If one side is dead while it is paused with unread bytes ([`PeerEnd::Reset`]), its sink has 30
 ///   s to take them, by a deadline of the dead side that replaces its own. Then both are destroyed.
+///   (If the program has paused it, this ends when its sink has sent 16 full queues: see
+///   [`Socket::pause`](crate::Socket::pause).)
 /// - If a sink ends before its source (the program called `end()`, or
 ///   [`allow_half_open`](crate::ListenOptions::allow_half_open) is off), the source is destroyed
 ///   when it sends more, or when the sink closes, because its bytes have no destination. What waits

@@ -110,7 +110,7 @@ impl<'a> Socket<'a> {
     /// [`Reset`](crate::PeerEnd::Reset), or a write that failed while bytes are unread), nothing
     /// can leave any more. The bytes count as [unsent](crate::Ending::bytes_unsent), and the error
     /// follows the unread bytes. Each time as many were written as the high-water mark says, the
-    /// result is [`Backpressure::Full`], and `drain` follows after 20 ms if the socket is paused.
+    /// result is [`Backpressure::Full`]; for a `drain` of a paused socket see [`pause`](Socket::pause).
     ///
     /// # Errors
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after

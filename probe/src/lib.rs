@@ -91,7 +91,7 @@ mod watch;
 
 pub use answer::Framing;
 pub use baseline::Baseline;
-pub use cases::Need;
+pub use cases::{Need, is_http};
 pub use finale_tls;
 pub use options::{Claims, Options, Stop, StopCall};
 pub use report::{BystanderReport, CaseReport, Path, Report, Verdict};

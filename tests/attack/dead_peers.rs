@@ -388,6 +388,29 @@ fn the_bytes_of_a_dead_source_are_passed_on_whatever_its_sink_sends() {
     assert_eq!(passed_on(40), passed_on(0));
 }
 
+/// Drains while it is held count, too.
+#[test]
+fn a_producer_that_has_held_a_dead_connection_is_done_when_it_pauses_it() {
+    let (mut scene, peer) = Scene::served(ListenOptions::default());
+    let fill = |socket: &mut Socket<'_>| while socket.write(&[b'x'; 32 * 1024]) == Ok(Backpressure::Room) {};
+    scene.with(|socket| socket.hold());
+    peer.send(&[b'?'; 1000]);
+    scene.run(ms(10));
+    peer.reset();
+    scene.run(ms(10));
+    for _ in 0..20 {
+        scene.with(fill);
+        scene.run(ms(30));
+    }
+    assert_eq!(scene.story.iter().filter(|line| *line == "drain").count(), 20, "{:?}", scene.story);
+    scene.with(|socket| {
+        socket.pause();
+        fill(socket);
+    });
+    scene.story.clear();
+    scene.expect(&["error reset by the peer", "close"]);
+}
+
 /// Each side of a stalled pipe in turn is unpiped after the death of its source, and continues.
 #[test]
 fn a_sink_that_is_parted_from_a_dead_source_has_no_deadline() {

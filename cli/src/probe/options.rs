@@ -180,16 +180,14 @@ enum Claim {
 const HALF_CLOSES: &[&str] = &["half-close", "pipeline-fin"];
 
 impl Claim {
-    /// The cases that compare it with what they see, or wait as long as it says.
+    /// The cases that compare it with what they see.
     const fn cases(self) -> &'static [&'static str] {
         match self {
-            Self::Idle => &["idle", "connect-only", "half-closed-hold", "keep-alive-race", "abandon-slow", "vanish"],
-            Self::Header => {
-                &["connect-only", "half-request", "drip-request", "half-handshake", "farewell-while-talking", "vanish"]
-            }
+            Self::Idle => &["idle", "connect-only", "half-closed-hold", "abandon-slow", "vanish"],
+            Self::Header => &["connect-only", "half-request", "drip-request", "half-handshake", "vanish"],
             Self::Body => &["half-request", "drip-request"],
             Self::Send => &["never-read"],
-            Self::Drain => &["stop-in-flight", "stop-race", "stop-idle", "stop-queued", "stop-restart"],
+            Self::Drain => &["stop-in-flight", "stop-race", "stop-idle"],
             Self::Restart => &["stop-restart"],
         }
     }
@@ -213,12 +211,6 @@ fn claim(text: &str) -> Result<(Claim, Duration), String> {
     let (claim, time) =
         named.ok_or("write NAME=DUR, separated by commas; NAME is idle, header, body, send, drain or restart")?;
     Ok((claim, values::time_limit(time)?))
-}
-
-/// Whether the first line is that of a request of HTTP/1.
-fn is_http(request: &[u8]) -> bool {
-    let line = request.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    line.rsplit(|byte| *byte == b' ').next().is_some_and(|version| version.starts_with(b"HTTP/1."))
 }
 
 impl ProbeOptions {
@@ -307,10 +299,10 @@ impl ProbeOptions {
         lacks.map_or(Ok(()), |(claim, what)| {
             Err(Error::usage(format!("--claim {} is checked only with {what}", values::name(*claim))))
         })?;
-        if self.claims.iter().any(|(claim, _)| *claim == Claim::Body) && !is_http(request) {
+        if self.claims.iter().any(|(claim, _)| *claim == Claim::Body) && !finale_probe::is_http(request) {
             return Err(Error::usage("--claim body is checked only with a request of HTTP: others have no body"));
         }
-        self.check_cases_of_promises(is_http(request))
+        self.check_cases_of_promises(finale_probe::is_http(request))
     }
 
     /// The same for the cases that are chosen.
@@ -320,7 +312,12 @@ impl ProbeOptions {
         let claims = self.claims.iter().map(|(claim, _)| (format!("--claim {}", values::name(*claim)), claim.cases()));
         let expected = self.expect.map(|Expect::HalfClose| ("--expect half-close".to_owned(), HALF_CLOSES));
         for (option, cases) in claims.chain(expected).filter(|_| !self.cases.is_empty()) {
-            let cases: Vec<&str> = cases.iter().copied().filter(|id| has_idle_start || *id != "connect-only").collect();
+            let is_checked = |id: &&str| match *id {
+                "connect-only" => has_idle_start,
+                "abandon-slow" => self.consequence.is_some(),
+                _ => true,
+            };
+            let cases: Vec<&str> = cases.iter().copied().filter(is_checked).collect();
             if !self.cases.iter().any(|id| cases.contains(&id.as_str())) {
                 let cases = cases.join(", ");
                 return Err(Error::usage(format!("{option} is checked only by --case {cases}; choose one of them")));

@@ -74,9 +74,16 @@ pub(super) struct Work {
     pub(super) last: Last,
 }
 
-/// Serves until the shard stops, and answers requests for its metrics.
-pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale::Error> {
-    let Work { mut handler, mut tls, mut requests, last } = work;
+/// Serves until the shard stops or fails, and answers requests for its metrics.
+pub(super) fn run<N: Net>(mut shard: Shard<N>, mut work: Work) -> Result<(), finale::Error> {
+    let served = serve(&mut shard, &mut work);
+    // Before the requests that are left are dropped.
+    let _ = work.last.set(Counts::new(shard.reactor().metrics(), work.tls.as_ref()));
+    served
+}
+
+fn serve<N: Net>(shard: &mut Shard<N>, work: &mut Work) -> Result<(), finale::Error> {
+    let Work { handler, tls, requests, .. } = work;
     let mut is_stopping = false;
     while let Some((mut socket, event)) = shard.next()? {
         match event {
@@ -92,7 +99,7 @@ pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale:
             Event::AcceptFailed(_, error) => {
                 handler.warnings.warn(format_args!("accept failed, and will be retried: {error}"));
             }
-            event => match &mut tls {
+            event => match tls {
                 None => handler.serve(&mut socket, event),
                 Some(tls) => {
                     let mut events = tls.handle(&mut socket, event);
@@ -103,8 +110,6 @@ pub(super) fn run<N: Net>(mut shard: Shard<N>, work: Work) -> Result<(), finale:
             },
         }
     }
-    // Before the requests that are left are dropped.
-    let _ = last.set(Counts::new(shard.reactor().metrics(), tls.as_ref()));
     Ok(())
 }
 

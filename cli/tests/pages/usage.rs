@@ -189,11 +189,11 @@ fn a_promise_that_no_chosen_case_of_a_probe_checks_is_refused() {
         ),
         (
             &["probe", "a:1", "--preset", "http", "--case", "connect-only", "--claim", "idle=5s"],
-            "--claim idle is checked only by --case idle, half-closed-hold,",
+            "--claim idle is checked only by --case idle, half-closed-hold, vanish; choose one of them",
         ),
         (
             &["probe", "a:1", "--preset", "line", "--case", "reload", "--claim", "drain=5s", "--on-stop", "x"],
-            "--claim drain is checked only by --case stop-in-flight, stop-race, stop-idle, stop-queued,",
+            "--claim drain is checked only by --case stop-in-flight, stop-race, stop-idle; choose one",
         ),
         (
             &["probe", "a:1", "--preset", "line", "--claim", "body=5s"],

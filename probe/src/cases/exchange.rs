@@ -15,7 +15,7 @@ pub(super) const DEAF: Duration = Duration::from_millis(100);
 pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
 /// An answer that still comes after this time is not waited for.
-const ENDLESS: Duration = Duration::from_secs(60);
+pub(super) const ENDLESS: Duration = Duration::from_secs(60);
 
 /// A smaller answer fits into the kernels of both sides: the server's program has finished before a
 /// client that does not read matters to it (tcp(7): `tcp_wmem`).

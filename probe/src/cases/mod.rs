@@ -36,6 +36,7 @@ use crate::report::Verdict;
 use crate::session::{Broken, Session};
 pub(crate) use exchange::{BIG, Owed};
 pub(crate) use hold::measure_big;
+pub use request::is_http;
 pub(crate) use tally::Tally;
 
 /// One case.

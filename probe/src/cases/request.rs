@@ -37,8 +37,10 @@ fn http(request: &[u8]) -> Option<Http<'_>> {
         .then(|| Http { line, headers: &request[line_end + 2..(head_end + 2).max(line_end + 2)] })
 }
 
-/// Whether a request is one of HTTP/1.
-pub(super) fn is_http(request: &[u8]) -> bool {
+/// Whether a request is one of HTTP/1: a request line, and an empty line after it and its headers,
+/// all ended by CR LF (RFC 9112, section 2.1).
+#[must_use]
+pub fn is_http(request: &[u8]) -> bool {
     http(request).is_some()
 }
 

@@ -404,7 +404,7 @@ impl<'a> Trial<'a> {
         check_event(&mut self.sockets, self.marks, &mut socket, &event)?;
         // A timer may be a limit of the program's own.
         self.timed_out |= matches!(event, Event::Timeout | Event::Timer(_));
-        if event == Event::Timeout {
+        if event == Event::Timeout && self.plays.iter().flatten().any(|play| play.undone().is_some()) {
             self.idle_at.get_or_insert(self.network.elapsed());
         }
         let close = if let Event::Close(ending) = event { Some((socket.id(), ending.clone())) } else { None };

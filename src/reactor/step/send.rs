@@ -114,8 +114,8 @@ impl<N: Net> Step<'_, N> {
         };
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes && !waits() {
             let is_paused = self.entry.flags.has(Flags::PAUSED);
-            let most = (self.entry.bytes_read, VOID_DRAINS);
-            match is_paused && self.extra().is_some_and(|extra| extra.void_drains == most) {
+            let is_over = |(read, drains)| read == self.entry.bytes_read && drains >= VOID_DRAINS;
+            match is_paused && self.extra().is_some_and(|extra| is_over(extra.void_drains)) {
                 true => self.fail_broken(),
                 false => self.drained(),
             }

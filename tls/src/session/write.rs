@@ -115,7 +115,7 @@ impl Session {
 
     /// Nothing can be sent any more. A write is no error until the program has seen that: data that
     /// came before can be delivered, and answered, meanwhile. A socket that has broken counts the
-    /// bytes, and delivers a drain for each full queue. If the stream has failed, the first one has a
+    /// bytes, and delivers some drains. If the stream has failed, the first one has a
     /// drain, and the error follows.
     fn write_in_vain(&mut self, socket: &mut Socket<'_>, parts: &[&[u8]], count: usize) -> Result<Backpressure, Error> {
         let is_over = self.failure.is_some() || self.is_closed;
