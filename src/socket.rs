@@ -110,7 +110,7 @@ impl<'a> Socket<'a> {
     /// [`Reset`](crate::PeerEnd::Reset), or a write that failed while bytes are unread), nothing
     /// can leave any more. The bytes count as [unsent](crate::Ending::bytes_unsent), and the error
     /// follows the unread bytes. Each time as many were written as the high-water mark says, the
-    /// result is [`Backpressure::Full`]; for a `drain` of a paused socket see [`pause`](Socket::pause).
+    /// result is [`Backpressure::Full`]. For its `drain` see [`pause`](Socket::pause).
     ///
     /// # Errors
     /// [`Error::WriteAfterEnd`] after [`end`](Socket::end). Otherwise [`Error::Gone`] after
@@ -230,9 +230,9 @@ impl<'a> Socket<'a> {
     /// unread, `error` is delivered at once. If bytes are unread,
     /// [`Event::PeerEnded`](crate::Event::PeerEnded) with [`Reset`](crate::PeerEnd::Reset) is
     /// delivered, and after `resume` the bytes and the error, unless a limit or the
-    /// [grace](crate::StopOptions::grace) of a stop expires first. If the queue was full, `drain` is
-    /// delivered too, so a program that resumes at `drain` needs no extra code for this case. Nor
-    /// does one that first continues an answer: while the queue is filled again and again, and
+    /// [grace](crate::StopOptions::grace) of a stop expires first. If the queue was full, `drain`
+    /// is delivered too, so a program that resumes at `drain` needs no extra code for this case.
+    /// Nor does one that first continues an answer: while the queue is filled again and again, and
     /// nothing is read, 16 `drain`s follow, 20 ms apart, and then `error` without the unread bytes.
     #[doc(alias = "uv_read_stop")]
     pub fn pause(&mut self) {
