@@ -103,9 +103,7 @@ impl<N: Net> Step<'_, N> {
     }
 
     /// Whether the queue has drained to the low-water mark. Of a broken connection it is empty: then
-    /// the drain waits for its time, and what can be read comes first. A paused caller that fills it
-    /// again and again, and reads nothing, would do so for as long as it has something to write:
-    /// the error follows now.
+    /// the drain waits for its time, and what can be read comes first.
     #[inline]
     pub(super) fn check_drained(&mut self) {
         let waits = || {
@@ -113,25 +111,30 @@ impl<N: Net> Step<'_, N> {
             self.entry.state == State::Broken && (is_late || self.entry.has_input())
         };
         if self.entry.flags.has(Flags::FULL) && self.queued_bytes() <= self.settings.low_water_bytes && !waits() {
-            let is_paused = self.entry.flags.has(Flags::PAUSED);
-            let is_over = |(read, drains)| read == self.entry.bytes_read && drains >= VOID_DRAINS;
-            match is_paused && self.extra().is_some_and(|extra| is_over(extra.void_drains)) {
-                true => self.fail_broken(),
-                false => self.drained(),
-            }
+            self.drained();
         }
     }
 
     /// The write queue has room again, for a caller that can still write.
+    #[inline(never)]
     pub(super) fn drained(&mut self) {
-        if self.entry.flags.replace(Flags::FULL, false) && !self.entry.flags.has(Flags::END) {
-            if self.entry.state == State::Broken {
-                let (read, extra) = (self.entry.bytes_read, self.extra_mut());
-                let (last, drains) = extra.void_drains;
-                extra.void_drains = (read, if read == last { drains.saturating_add(1) } else { 1 });
-            }
-            self.post(Input::Drained);
+        if !self.entry.flags.replace(Flags::FULL, false) || self.entry.flags.has(Flags::END) {
+            return;
         }
+        match self.entry.state == State::Broken && self.only_writes() {
+            true => self.fail_broken(),
+            false => self.post(Input::Drained),
+        }
+    }
+
+    /// Counts a drain of a broken connection. Whether its caller has paused it, fills the queue again
+    /// and again, and reads nothing: it would do so for as long as it has something to write.
+    fn only_writes(&mut self) -> bool {
+        let (read, extra) = (self.entry.bytes_read, self.extra_mut());
+        let (last, drains) = extra.void_drains;
+        let drains = if read == last { drains.saturating_add(1) } else { 1 };
+        extra.void_drains = (read, drains);
+        drains > VOID_DRAINS && self.entry.flags.has(Flags::PAUSED)
     }
 
     /// The kernel has every byte: sends our FIN, or calls close(2) instead.
