@@ -1,27 +1,13 @@
 //! How a server is stopped: by a signal, a shell command, a function.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+mod lines;
+
+use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
 use finale_probe::{CaseReport, Framing, Options, Stop, Verdict, probe};
-
-/// A server of lines that answers for ever: nothing stops it.
-fn forever() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let addr = listener.local_addr().expect("it is bound");
-    thread::spawn(move || listener.incoming().flatten().for_each(|client| drop(thread::spawn(|| answer(client)))));
-    addr
-}
-
-fn answer(mut client: TcpStream) {
-    let lines = BufReader::new(client.try_clone().expect("there is a descriptor")).lines();
-    for _ in lines.map_while(Result::ok) {
-        let _ = client.write_all(b"hello\n");
-    }
-}
 
 fn stop_cases(target: &str, stop: Stop) -> Vec<CaseReport> {
     let mut options = Options::new("hello\n");
@@ -36,7 +22,7 @@ fn stop_cases(target: &str, stop: Stop) -> Vec<CaseReport> {
 
 /// All are skipped, for this reason.
 fn assert_skipped(stop: Stop, reason: &str) {
-    for case in stop_cases(&forever().to_string(), stop) {
+    for case in stop_cases(&lines::serve().to_string(), stop) {
         assert_eq!(case.verdict, Verdict::Skip, "{case:?}");
         assert!(case.summary.contains(reason), "{}: {}", case.id, case.summary);
     }
@@ -96,7 +82,7 @@ fn own_process() -> (Served, String) {
     const SERVES: &str = "FINALE_PROBE_TEST_SERVES";
     if std::env::var_os(SERVES).is_some() {
         // Written as a line of its own: the test harness prints, too.
-        println!("\nserving {}", forever());
+        println!("\nserving {}", lines::serve());
         loop {
             thread::park();
         }

@@ -15,7 +15,7 @@ pub(super) const DEAF: Duration = Duration::from_millis(100);
 pub(super) const AGAIN: Duration = Duration::from_secs(3);
 
 /// An answer that still comes after this time is not waited for.
-pub(super) const ENDLESS: Duration = Duration::from_secs(60);
+const ENDLESS: Duration = Duration::from_secs(60);
 
 /// A smaller answer fits into the kernels of both sides: the server's program has finished before a
 /// client that does not read matters to it (tcp(7): `tcp_wmem`).
@@ -82,18 +82,30 @@ pub(super) fn wait_for_other(
     owed: Option<&Owed>,
     limit: Duration,
 ) -> Result<(), Broken> {
+    wait_while_bytes_come(session, &[client], limit, |session| {
+        let seen = session.seen(client);
+        let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
+        let shows_no_end = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
+        let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes());
+        seen.is_read || is_complete(session, &seen.answer) || (shows_no_end && is_enough)
+    })
+}
+
+/// Waits until it is over, until no byte has come to these clients for `limit`, or for a minute if
+/// they get bytes without an end.
+pub(super) fn wait_while_bytes_come(
+    session: &mut Session,
+    clients: &[Client],
+    limit: Duration,
+    is_over: impl Fn(&Session) -> bool,
+) -> Result<(), Broken> {
     let begun = session.now();
+    let total = |session: &Session| clients.iter().map(|client| session.seen(*client).total).sum::<u64>();
     loop {
-        let before = session.seen(client).total;
-        let is_over = session.wait_until(limit, |session| {
-            let seen = session.seen(client);
-            let silence = seen.last_byte.map_or(Duration::ZERO, |last| session.now().saturating_duration_since(last));
-            let shows_no_end = seen.answer.http().is_none() && session.options.framing == Framing::Auto;
-            let is_enough = owed.map_or(silence >= QUIET, |owed| seen.answer.bytes >= owed.bytes());
-            seen.is_read || is_complete(session, &seen.answer) || (shows_no_end && is_enough)
-        })?;
+        let before = total(session);
+        let is_over = session.wait_until(limit, |session| is_over(session))?;
         let is_endless = session.now().saturating_duration_since(begun) >= ENDLESS;
-        if is_over || is_endless || session.seen(client).total == before {
+        if is_over || is_endless || total(session) == before {
             return Ok(());
         }
     }

@@ -7,7 +7,7 @@ use finale::trace::Record;
 use serde_json::json;
 
 use super::deadline::{Claim, Sheet, Waiting, ask, open_silent, wait_for_ends};
-use super::exchange::{BIG, ENDLESS, too_small};
+use super::exchange::{BIG, too_small, wait_while_bytes_come};
 use super::request::parts;
 use super::silent::HINT;
 use super::{Case, Finding, Need};
@@ -187,26 +187,17 @@ fn open_paused(session: &mut Session) -> Result<Client, Broken> {
 
 /// Reads answers to their end, or until they stop: those of HTTP show their end, and may pause.
 fn read_all(session: &mut Session, clients: &[Client]) -> Result<(), Broken> {
-    let begun = session.now();
-    let total = |session: &Session| clients.iter().map(|client| session.seen(*client).total).sum::<u64>();
-    loop {
-        let before = total(session);
-        let is_over = session.wait_until(session.options.timeout * 3, |session| {
-            let now = session.now();
-            clients.iter().all(|client| {
-                let seen = session.seen(*client);
-                let silence = seen.last_byte.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
-                let is_quiet = seen.answer.http().is_none() && silence > QUIET;
-                let is_complete = seen.answer.is_complete(&Framing::Http);
-                let is_ended = seen.read_to_end || seen.reset.is_some() || seen.failed.is_some() || seen.is_over();
-                is_ended || is_complete || is_quiet
-            })
-        })?;
-        let is_endless = session.now().saturating_duration_since(begun) >= ENDLESS;
-        if is_over || is_endless || total(session) == before {
-            return Ok(());
-        }
-    }
+    wait_while_bytes_come(session, clients, session.options.timeout * 3, |session| {
+        let now = session.now();
+        clients.iter().all(|client| {
+            let seen = session.seen(*client);
+            let silence = seen.last_byte.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
+            let is_quiet = seen.answer.http().is_none() && silence > QUIET;
+            let is_complete = seen.answer.is_complete(&Framing::Http);
+            let is_ended = seen.read_to_end || seen.reset.is_some() || seen.failed.is_some() || seen.is_over();
+            is_ended || is_complete || is_quiet
+        })
+    })
 }
 
 /// Those that were ended were given up. Of the others, one whose answer is cut now was given up

@@ -468,7 +468,8 @@ impl Endings {
                     .filter(|case| self.cases(&wholes).any(|cases| cases.peer == case.peer && cases.contain(*case)));
                 let Some(case) = case else {
                     panic!(
-                        "seed {seed} is no case of this conversation: it is of another one, or of this one before it changed"
+                        "seed {seed} is no case of this conversation: it is of another one, or of this one before it \
+                         changed"
                     )
                 };
                 let setup = Setup { case, bytes: self.bytes(&wholes), is_punctual: false };
