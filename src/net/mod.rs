@@ -260,7 +260,8 @@ pub trait Net {
         None
     }
 
-    /// Takes the pending error of the connection, if any.
+    /// Takes the error that has ended the connection, if any. An error that the connection survives,
+    /// such as that of an ICMP message (RFC 1122 section 4.2.3.9), is not returned.
     fn take_error(&mut self, slot: u32) -> Option<io::Error>;
 
     /// close(2). The kernel delivers what it has, and a FIN; if bytes are unread it sends RST.

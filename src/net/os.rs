@@ -430,7 +430,15 @@ impl Net for Os {
     }
 
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
-        self.stream(slot).and_then(Socket::take_error).unwrap_or_else(Some)
+        let stream = match self.stream(slot) {
+            Ok(stream) => stream,
+            Err(error) => return Some(error),
+        };
+        match getpeername(stream) {
+            // It lives: its SO_ERROR could only be that of an ICMP message.
+            Ok(Some(peer)) if peer.address_family() != AddressFamily::UNIX => None,
+            _ => stream.take_error().unwrap_or_else(Some),
+        }
     }
 
     fn close(&mut self, slot: u32) {

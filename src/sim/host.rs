@@ -489,7 +489,10 @@ impl Net for BareHost {
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
         match self.on(slot) {
             Ok((mut world, id)) => {
-                let error = world.ends.get_mut(id)?.take_error()?;
+                let end = world.ends.get_mut(id)?;
+                // As on the real network: an error is asked for only once it has ended the connection.
+                let lives = end.phase == Phase::Open && !end.is_unix();
+                let error = if lives { None } else { end.take_error() }?;
                 // This call returns an error although it succeeds.
                 world.answered(self.index, slot, Err::<(), _>(error)).err().map(io::Error::from)
             }

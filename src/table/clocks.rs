@@ -194,8 +194,6 @@ impl Table {
         let mut flags = Flags::SOON;
         if entry.state.is_connected() {
             flags = flags | Flags::READABLE | Flags::WRITABLE;
-            // Others are not queried for an error without a reason: Linux then also returns one that
-            // the connection survives, such as that of an ICMP message (RFC 1122 section 4.2.3.9).
             if matches!(entry.state, State::Closing | State::Broken) {
                 flags = flags | Flags::HANGUP;
             }

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use finale::sim::Faults;
 use finale::{ConnectionErrorKind, Event, FirstFin, ListenOptions};
 
 use support::alone::{alone_in_a_network, shell};
@@ -181,6 +182,27 @@ fn a_network_error_on_a_half_closed_connection_is_no_ending() {
     scene.with(|socket| socket.end());
     scene.expect(&["close"]);
     assert_eq!(peer.read(), b"answer");
+    assert!(scene.ending.expect("delivered").is_acknowledged());
+}
+
+/// RS07: the same while epoll has no room for the connection, which is then looked at again and
+/// again, since nothing would report its error.
+#[test]
+fn a_network_error_on_a_connection_that_epoll_has_no_room_for_is_no_ending() {
+    let mut scene = Scene::new();
+    scene.network.set_faults(Faults { register_exhausted: 1.0, ..Faults::none() });
+    let peer = scene.serve(ListenOptions::default());
+    scene.expect(&[]);
+    assert!(scene.network.unreachable((HERE, 80).into(), peer.local_addr().expect("open")));
+    scene.expect(&[]);
+    peer.send(b"still here");
+    scene.expect(&["data still here"]);
+    peer.finish();
+    scene.expect(&["end"]);
+    assert!(scene.network.unreachable((HERE, 80).into(), peer.local_addr().expect("open")));
+    scene.expect(&[]);
+    scene.with(|socket| socket.end());
+    scene.expect(&["close"]);
     assert!(scene.ending.expect("delivered").is_acknowledged());
 }
 
