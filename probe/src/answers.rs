@@ -135,9 +135,12 @@ impl Answers {
                 true
             }
             Framing::Until(end) => {
-                let Some(at) = find(&self.pending, end) else { return false };
-                let end = at + end.len();
-                self.pending.drain(..end);
+                let Some(at) = find(&self.pending, end) else {
+                    // The end may have begun with the last bytes.
+                    self.pending.drain(..(self.pending.len() + 1).saturating_sub(end.len().max(1)));
+                    return false;
+                };
+                self.pending.drain(..at + end.len());
                 self.complete();
                 true
             }
@@ -185,7 +188,7 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::Answers;
+    use super::{Answers, LONGEST};
     use crate::answer::Framing;
 
     /// However the bytes are cut, the same answers are counted.
@@ -218,6 +221,13 @@ mod tests {
         assert_eq!(counted(&Framing::Bytes(3), b"abcabcab").count, 2);
         let lines = counted(&Framing::Until(b"\r\n".to_vec()), b"+OK\r\n+OK\r\n");
         assert_eq!((lines.count, lines.other, lines.is_inside()), (2, None, false));
+        let mut long = Answers::new(Framing::Until(b"\r\n".to_vec()), None);
+        long.add(&vec![b'x'; LONGEST]);
+        for bytes in [b"yy\r", b"\nz\r"] {
+            assert_eq!((long.count, long.is_inside()), (0, true));
+            long.add(bytes);
+        }
+        assert_eq!((long.count, long.is_inside()), (1, true));
     }
 
     #[test]

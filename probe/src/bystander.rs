@@ -14,7 +14,7 @@ use finale::ConnectionErrorKind;
 
 use crate::answer::Got;
 use crate::baseline::served_in;
-use crate::client::{Client, Stage};
+use crate::client::{Client, Stage, is_own};
 use crate::report::{BystanderReport, Verdict, micros, millis};
 use crate::session::{Broken, Open, Session};
 
@@ -143,7 +143,7 @@ impl Bystander {
         let client = present.client;
         let seen = session.seen(client);
         let took = now.saturating_duration_since(seen.opened);
-        let (is_ready, has_ended) = (seen.stage == Stage::Ready, seen.has_ended());
+        let (is_ready, has_ended, failed) = (seen.stage == Stage::Ready, seen.has_ended(), seen.failed);
         if is_ready && !present.has_sent {
             let request = session.options.request.clone();
             session.send(client, &request);
@@ -159,8 +159,10 @@ impl Bystander {
         }
         let own = session.stalled.saturating_sub(present.stalled);
         let harm = session.harm(client, took, own);
-        // One that this machine kept from sending may have met a deadline: it counts for nothing.
-        if !(harm == Some(Harm::Rejected) && own > STALLED) {
+        // One that this machine kept from sending may have met a deadline, and one for which it had
+        // no port or descriptor met no server: these count for nothing.
+        let is_own = failed.is_some_and(|(_, kind)| is_own(kind)) || (harm == Some(Harm::Rejected) && own > STALLED);
+        if !is_own {
             session.bystander.report.note(took, harm);
         }
         session.finish(client);

@@ -205,3 +205,8 @@ impl Seen {
         Some(self.last_byte?.saturating_duration_since(self.written?))
     }
 }
+
+/// Whether a connection failed for want of something of this machine, so that no server has met it.
+pub(crate) const fn is_own(kind: ConnectionErrorKind) -> bool {
+    matches!(kind, ConnectionErrorKind::OutOfResources | ConnectionErrorKind::NoLocalAddress)
+}

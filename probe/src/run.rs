@@ -51,7 +51,7 @@ impl From<Broken> for ProbeError {
     fn from(broken: Broken) -> Self {
         match broken {
             Broken::Interrupted => Self::Interrupted,
-            Broken::NoBaseline(reason) | Broken::Own(reason) => Self::NoBaseline(reason),
+            Broken::NoBaseline(reason) | Broken::Own(reason) | Broken::Option(reason) => Self::NoBaseline(reason),
         }
     }
 }
@@ -202,8 +202,7 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
         // A stopped server serves no healthy client, and may never again.
         None if case.needs.contains(&Need::Stop) => (finding_of(session, case)?, None),
         None => {
-            let (finding, bystander) = confirmed(session, case)?;
-            (finding, Some(bystander))
+            confirmed(session, case)?
         }
     };
     session.clear()?;
@@ -230,31 +229,43 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
 
 /// Runs a case; a second time if only times speak for a harm to the bystander, as on a busy
 /// machine.
-fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, BystanderReport), Broken> {
+fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, Option<BystanderReport>), Broken> {
     let (finding, bystander) = attempt(session, case)?;
-    if !bystander.is_doubtful() {
+    if !bystander.as_ref().is_some_and(BystanderReport::is_doubtful) {
         return Ok((finding, bystander));
     }
     session.clear()?;
     let (again, second) = attempt(session, case)?;
-    Ok(if second.is_harmed() || again.verdict > finding.verdict { (again, second) } else { (finding, second) })
+    let is_harmed = second.as_ref().is_some_and(BystanderReport::is_harmed);
+    Ok(if is_harmed || again.verdict > finding.verdict { (again, second) } else { (finding, second) })
 }
 
-fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, BystanderReport), Broken> {
+fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, Option<BystanderReport>), Broken> {
     Bystander::begin(session);
     let finding = finding_of(session, case)?;
     // Nothing of the case is open when it is judged whether the server has recovered.
-    session.end_all()?;
-    let bystander = Bystander::end(session)?;
-    Ok((finding, bystander))
+    match session.end_all().and_then(|()| Bystander::end(session)) {
+        Ok(bystander) => Ok((finding, Some(bystander))),
+        Err(broken) => {
+            session.bystander = Bystander::default();
+            let unknown = skipped(broken)?;
+            // Whether healthy clients were harmed is not known: the server can't have passed.
+            let is_good = matches!(finding.verdict, Verdict::Pass | Verdict::Info);
+            Ok((if is_good { unknown } else { finding }, None))
+        }
+    }
+}
+
+fn finding_of(session: &mut Session, case: &Case) -> Result<Finding, Broken> {
+    (case.run)(session).or_else(skipped)
 }
 
 /// What this machine lacks for one case, it need not lack for the next: the other results stay.
-fn finding_of(session: &mut Session, case: &Case) -> Result<Finding, Broken> {
-    match (case.run)(session) {
-        Err(Broken::Interrupted) => Err(Broken::Interrupted),
-        Err(broken) => Ok(Finding::skip(broken.to_string())),
-        Ok(finding) => Ok(finding),
+fn skipped(broken: Broken) -> Result<Finding, Broken> {
+    match broken {
+        Broken::Interrupted => Err(broken),
+        Broken::Option(reason) => Ok(Finding::option_failed(reason)),
+        Broken::NoBaseline(reason) | Broken::Own(reason) => Ok(Finding::skip(reason)),
     }
 }
 

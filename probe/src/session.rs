@@ -35,6 +35,8 @@ pub(crate) enum Broken {
     NoBaseline(String),
     /// This machine, not the server.
     Own(String),
+    /// A command or a process that an option names did not do its part.
+    Option(String),
     /// [`Options::interrupt`].
     Interrupted,
 }
@@ -42,7 +44,7 @@ pub(crate) enum Broken {
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoBaseline(reason) | Self::Own(reason) => f.write_str(reason),
+            Self::NoBaseline(reason) | Self::Own(reason) | Self::Option(reason) => f.write_str(reason),
             Self::Interrupted => f.write_str("interrupted"),
         }
     }

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use finale::sim::{Network, Script};
-use finale_probe::{CaseReport, Options, Report, Verdict, probe_simulated};
+use finale::sim::{Faults, Network, Script};
+use finale_probe::{CaseReport, Options, Progress, Report, Verdict, probe_simulated};
 
 const CLIENT: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 const SERVER: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, 1)), 80);
@@ -101,4 +101,41 @@ fn a_long_way_accuses_no_server() {
             accused.iter().map(|case| format!("{} {}: {}", case.verdict, case.id, case.summary)).collect();
         assert!(accused.is_empty(), "{one_way} ms: {accused:#?}");
     }
+}
+
+#[test]
+fn what_this_machine_lacks_for_one_case_costs_no_other_its_result() {
+    let network = Network::new(1);
+    let server = network.peer(SERVER.ip()).listen(SERVER).expect("a free port");
+    server.play_each(correct());
+    let mut options = Options::new(REQUEST);
+    options.cases = ["half-close", "slow-reader", "connect-only"].map(str::to_owned).into();
+    let report = probe_simulated(&network, CLIENT, SERVER, &options, |progress| {
+        if let Progress::Case(number, ..) = progress {
+            let connect_exhausted = if number == 2 { 1.0 } else { 0.0 };
+            network.set_faults(Faults { connect_exhausted, ..Faults::none() });
+        }
+    });
+    let report = report.expect("two of the three have a result");
+    let verdicts: Vec<_> = report.cases.iter().map(|case| case.verdict).collect();
+    assert_eq!(verdicts, [Verdict::Pass, Verdict::Skip, Verdict::Info]);
+    assert!(report.cases[1].summary.contains("this machine"), "{}", report.cases[1].summary);
+    assert!(report.cases[1].bystander.is_none());
+}
+
+/// In virtual time its five seconds pass at once.
+#[test]
+fn a_command_of_the_consequence_that_hangs_has_failed() {
+    let network = Network::new(1);
+    let server = network.peer(SERVER.ip()).listen(SERVER).expect("a free port");
+    let slow = Script::new().receive(REQUEST.len() as u64).wait(Duration::from_secs(3)).send(&answer());
+    server.play_each(slow.finish().receive_end());
+    let mut options = Options::new(REQUEST);
+    options.cases = vec!["abandon-slow".to_owned()];
+    options.slow_request = Some(REQUEST.to_vec());
+    options.consequence = Some("sleep 600".to_owned());
+    let report = probe_simulated(&network, CLIENT, SERVER, &options, |_| {}).expect("the others are served");
+    let case = &report.cases[0];
+    assert!(case.option_failed && case.verdict == Verdict::Skip, "{case:?}");
+    assert_eq!(case.summary, "the command of --consequence took more than 5s, and was killed");
 }

@@ -388,7 +388,7 @@ impl World {
     }
 
     /// Closing with SO_LINGER and 0 seconds (tcp_disconnect): nothing is sent if both FINs were
-    /// sent already.
+    /// sent already and nothing is unread.
     pub(super) fn reset(&mut self, id: Id) {
         let Some(end) = self.ends.get(id) else { return };
         if end.is_unix() {
@@ -398,7 +398,9 @@ impl World {
         let needed = match end.phase {
             Phase::Closed | Phase::SynSent => false,
             Phase::SynReceived => true,
-            Phase::Open => !(end.finished && end.peer_finished) || end.next < end.stream_end(),
+            Phase::Open => {
+                !(end.finished && end.peer_finished) || end.next < end.stream_end() || !end.incoming.is_empty()
+            }
         };
         if needed {
             if !end.outgoing.is_empty() {

@@ -285,7 +285,7 @@ impl World {
         if end.next > end.acked || waits_for_window {
             if end.retry_at.is_none() {
                 end.stalled_since.get_or_insert(now);
-                let wait = retry_first.saturating_mul(1 << end.backoff.min(20)).min(RETRY_MOST.max(retry_first));
+                let wait = backed_off(retry_first, end.backoff).min(RETRY_MOST.max(retry_first));
                 end.retry_at = Some(clamped(now + wait, end));
             }
         } else {
@@ -440,8 +440,14 @@ impl World {
     }
 
     fn retry(&mut self, id: Id) {
-        let now = self.now;
+        let (now, retry_first) = (self.now, self.retry_first());
         let Some(end) = self.ends.get_mut(id) else { return };
+        // Without a descriptor the window is awaited until the timer is at its longest, whatever the
+        // peer acknowledges (tcp_probe_timer).
+        let is_given_up = end.owner == Owner::Orphan
+            && end.phase == Phase::Open
+            && end.next == end.acked
+            && backed_off(retry_first, end.backoff) >= RETRY_MOST;
         let limit = match (end.phase, end.owner) {
             (Phase::SynSent, _) => SYN_RETRIES,
             (Phase::SynReceived, _) => SYN_ACK_RETRIES,
@@ -450,7 +456,7 @@ impl World {
         };
         let overdue = end.user_deadline().map(|deadline| deadline <= now);
         let counted_out = end.unanswered >= limit && !(end.phase == Phase::Open && overdue.is_some());
-        if counted_out || overdue == Some(true) {
+        if counted_out || is_given_up || overdue == Some(true) {
             let errno = end.soft_error.take();
             if end.phase == Phase::Open {
                 let window_shut = end.next == end.acked && end.heard_at + RETRY_LEAST > now;
@@ -500,9 +506,10 @@ impl World {
         if silent < due {
             end.alive_at = Some(end.heard_at.saturating_add(due));
         } else if dead {
+            let errno = end.soft_error.take().unwrap_or(Errno::TIMEDOUT);
             self.rows.mark(Fault::KeepAliveFails);
             self.send_reset(id);
-            self.kill(id, Errno::TIMEDOUT);
+            self.kill(id, errno);
         } else {
             end.probes += 1;
             end.alive_at = Some(now + times.interval);
@@ -561,4 +568,9 @@ impl End {
 /// Linux's tcp_clamp_rto_to_user_timeout: a repetition is not later than the user's limit.
 fn clamped(at: u64, end: &End) -> u64 {
     end.user_deadline().map_or(at, |deadline| at.min(deadline))
+}
+
+/// The wait after so many that were doubled.
+const fn backed_off(first: u64, backoff: u32) -> u64 {
+    first.saturating_mul(1 << if backoff < 20 { backoff } else { 20 })
 }

@@ -57,7 +57,6 @@ fn abandon_slow(session: &mut Session) -> Result<Finding, Broken> {
     for way in ways {
         match abandon(session, way, takes)? {
             Left::Skipped(reason) => return Ok(Finding::skip(reason)),
-            Left::Failed(reason) => return Ok(Finding::option_failed(reason)),
             Left::Judged { client, verdict, what, is_down } => {
                 facts.push(format!("{}: {what}", way.name()));
                 tally.add(session, way.name(), client, verdict, &what);
@@ -85,8 +84,6 @@ fn ask(session: &mut Session) -> Result<Client, Broken> {
 
 enum Left {
     Skipped(String),
-    /// The command of the consequence is wrong.
-    Failed(String),
     Judged {
         client: Client,
         verdict: Verdict,
@@ -97,8 +94,7 @@ enum Left {
 
 fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, Broken> {
     if !is_idle(session, takes)? {
-        return Ok(Left::Failed("the command of --consequence succeeded with no slow request under way; it must succeed only while the server \
-             works on one".to_owned()));
+        return Err(wrong("succeeded with no slow request under way; it must succeed only while the server works on one"));
     }
     let client = ask(session)?;
     session.wait(LEAVES_AFTER.min(takes / 4))?;
@@ -109,10 +105,7 @@ fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, B
         )));
     }
     if goes_on(session)? == Some(false) {
-        return Ok(Left::Failed(
-            "the command of --consequence failed while the server worked on a slow request; it must succeed then"
-                .to_owned(),
-        ));
+        return Err(wrong("failed while the server worked on a slow request; it must succeed then"));
     }
     match way {
         Leave::Fin => session.finish(client),
@@ -182,15 +175,19 @@ fn consequence(session: &mut Session, way: Leave, takes: Duration) -> Result<(Ve
 /// Whether the command of the consequence succeeds; `None` if there is none.
 fn goes_on(session: &mut Session) -> Result<Option<bool>, Broken> {
     let Some(command) = session.options.consequence.clone() else { return Ok(None) };
-    let own = |reason: String| Broken::Own(format!("the command of the consequence: {reason}"));
-    let mut control = Control::shell(&command).map_err(own)?;
+    let mut control = Control::shell(&command).map_err(|reason| wrong(&format!("could not be run: {reason}")))?;
     let mut step = Step::Running;
     session.wait_until(COMMAND_LIMIT, |_| {
         step = control.step();
         step != Step::Running
     })?;
     match step {
-        Step::Running => Err(own(format!("it takes more than {COMMAND_LIMIT:?}"))),
+        Step::Running => Err(wrong(&format!("took more than {COMMAND_LIMIT:?}, and was killed"))),
         step => Ok(Some(step == Step::Done)),
     }
+}
+
+/// The command of the consequence did not do its part.
+fn wrong(what: &str) -> Broken {
+    Broken::Option(format!("the command of --consequence {what}"))
 }

@@ -2,11 +2,11 @@
 
 use std::time::Instant;
 
-use finale::{ConnectionErrorKind, Event, Stream as _};
+use finale::{Event, Stream as _};
 use finale_tls::TlsSocket;
 
 use super::{Broken, Entry, Session};
-use crate::client::Stage;
+use crate::client::{Stage, is_own};
 use crate::options::Options;
 
 impl Session {
@@ -40,7 +40,8 @@ impl Session {
         while let Some((mut socket, event)) = events.next() {
             let entry = find(socket.id()).and_then(|client| self.clients.get_mut(&client));
             if let Some(entry) = entry {
-                lacks = lacks.or(lack(&event));
+                // One that has ended itself needs no connection any more.
+                lacks = lacks.or_else(|| entry.seen.ended.is_none().then(|| lack(&event)).flatten());
                 entry.on_event(&mut socket, event, more, &self.options);
             }
         }
@@ -85,10 +86,7 @@ impl Entry {
 /// What this machine lacks for a connection.
 fn lack(event: &Event<'_>) -> Option<String> {
     match event {
-        Event::Error(error) => match error.kind {
-            ConnectionErrorKind::OutOfResources | ConnectionErrorKind::NoLocalAddress => Some(error.to_string()),
-            _ => None,
-        },
+        Event::Error(error) if is_own(error.kind) => Some(error.to_string()),
         _ => None,
     }
 }

@@ -134,6 +134,39 @@ fn an_orphan_is_forgotten_after_a_minute_and_a_later_fin_is_reset() {
     assert!(peer.has_fin() && peer.is_reset());
 }
 
+/// Linux's tcp_probe_timer, for the usual tcp_orphan_retries: the waits of 0.2 s and so on double until
+/// one of 120 s was in vain.
+#[test]
+fn an_orphan_awaits_a_window_for_five_minutes_whatever_its_peer_acknowledges() {
+    for (pause, is_reset) in [(300, false), (400, true)] {
+        let (network, mut host, peer) = accepted(&ListenOptions::default());
+        network.set_buffers(1_000_000, 1000);
+        let written = host.send(0, &[b'x'; 200_000], false).expect("room");
+        host.close(0);
+        network.advance(Duration::from_secs(pause));
+        assert_eq!(network.open_connections(), 2 - usize::from(is_reset));
+        let mut got = 0;
+        for _ in 0..1000 {
+            got += peer.read().len();
+            network.advance(SECOND);
+        }
+        assert_eq!((peer.is_reset(), got < written), (is_reset, is_reset));
+    }
+}
+
+#[test]
+fn a_reset_over_unread_bytes_is_sent_although_both_fins_were() {
+    let (network, mut host, peer) = accepted(&ListenOptions::default());
+    peer.send(b"unread");
+    peer.finish();
+    network.advance(SECOND);
+    network.lose_next(AT.ip(), 1);
+    host.finish(0).expect("open");
+    host.reset(0);
+    network.advance(SECOND);
+    assert!(peer.is_reset() && !peer.has_fin());
+}
+
 #[test]
 fn a_reset_keeps_what_was_received_and_is_told_once() {
     let (_network, mut host, peer) = accepted(&ListenOptions::default());
