@@ -74,7 +74,7 @@ pub enum Event<'a> {
     /// `drain` has to resume when it calls `end`.
     Drain,
     /// No byte has moved for the [idle time](crate::ListenOptions::idle_timeout). Nothing is
-    /// closed. Delivered once; bytes that move start the time again, and so does
+    /// closed. Delivered once; bytes that are read or written start the time again, and so does
     /// [`set_idle_timeout`](crate::Socket::set_idle_timeout). A program that ignores it for a peer
     /// that does not read keeps that connection: a [write
     /// timeout](crate::ListenOptions::write_timeout) ends it.

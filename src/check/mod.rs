@@ -11,7 +11,7 @@
 //!
 //! A random run checks at every event what is known then. At its end it checks the rest: that
 //! everything is freed, that few polls were in vain, and that both ends of a connection agree.
-//! [`Endings`] checks 1, 6 and 8, and rules of its own.
+//! [`Endings`] checks 1, 6, 8 and 9, and rules of its own.
 //!
 //! 1. **Language.** The events of a socket are a prefix of the grammar in [`Event`](crate::Event);
 //!    see [`EventGrammar`].

@@ -264,6 +264,14 @@ pub trait Net {
     /// such as that of an ICMP message (RFC 1122 section 4.2.3.9), is not returned.
     fn take_error(&mut self, slot: u32) -> Option<io::Error>;
 
+    /// Drops what has arrived and was not read, at most 1 MiB: it would make [`close`](Net::close) a
+    /// reset.
+    fn drop_unread(&mut self, slot: u32) {
+        let mut buffer = vec![0; 1 << 16];
+        let mut reads = 0..16;
+        while reads.next().is_some() && self.recv(slot, &mut buffer).is_ok_and(|received| received.bytes > 0) {}
+    }
+
     /// close(2). The kernel delivers what it has, and a FIN; if bytes are unread it sends RST.
     fn close(&mut self, slot: u32);
 

@@ -290,7 +290,7 @@ impl<'a, N: Net> Step<'a, N> {
 
     /// Our FIN was sent, and the caller has discarded what the peer still sends.
     fn linger(&mut self) {
-        if self.entry.state == State::LocalFinished && self.entry.flags.has(Flags::DISCARD) {
+        if self.entry.has_discard_due() {
             self.post(Input::DiscardCalled);
         }
     }
@@ -391,6 +391,7 @@ impl<'a, N: Net> Step<'a, N> {
             if self.entry.state == State::Closing {
                 return self.leave_to_kernel();
             }
+            self.net.drop_unread(self.slot);
             self.net.close(self.slot);
         }
         self.fail(failure);
@@ -415,7 +416,7 @@ impl<'a, N: Net> Step<'a, N> {
         }
         // A pending notice will report how the peer has ended; a delivered one reported a FIN.
         self.entry.flags.set(Flags::NOTICED, self.entry.flags.is_pending(Emits::PeerEnded));
-        self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON, true);
+        self.entry.flags.set(Flags::READABLE | Flags::READ_CLOSED | Flags::SOON | Flags::GRACE, true);
         self.fail_if_all_is_read();
     }
 

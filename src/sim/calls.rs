@@ -258,6 +258,12 @@ impl World {
         Ok(taken)
     }
 
+    /// What is dropped was not read by the program: nothing of it is recorded.
+    pub(super) fn drop_unread(&mut self, id: Id) {
+        let mut unread = vec![0; self.ends.get(id).map_or(0, |end| end.incoming.len())];
+        let _ = self.recv(id, &mut unread);
+    }
+
     /// tcp_recvmsg. Bytes first; then a FIN, which hides an error that came after it; then the
     /// error, once.
     pub(super) fn recv(&mut self, id: Id, buffer: &mut [u8]) -> Call<usize> {

@@ -378,9 +378,10 @@ impl End {
         length
     }
 
-    /// Takes what SO_ERROR returns.
+    /// Takes what SO_ERROR returns, once the connection has ended: the reactor does not ask before.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
-        self.error.take().or_else(|| self.soft_error.take())
+        let has_ended = self.phase != Phase::Open || self.is_unix();
+        has_ended.then(|| self.error.take().or_else(|| self.soft_error.take())).flatten()
     }
 
     /// What the kernel keeps of a dead connection: the bytes that have already arrived, and the

@@ -489,15 +489,16 @@ impl Net for BareHost {
     fn take_error(&mut self, slot: u32) -> Option<io::Error> {
         match self.on(slot) {
             Ok((mut world, id)) => {
-                let end = world.ends.get_mut(id)?;
-                // As on the real network: an error is asked for only once it has ended the connection.
-                let lives = end.phase == Phase::Open && !end.is_unix();
-                let error = if lives { None } else { end.take_error() }?;
+                let error = world.ends.get_mut(id)?.take_error()?;
                 // This call returns an error although it succeeds.
                 world.answered(self.index, slot, Err::<(), _>(error)).err().map(io::Error::from)
             }
             Err(error) => Some(error.into()),
         }
+    }
+
+    fn drop_unread(&mut self, slot: u32) {
+        let _ = self.on(slot).map(|(mut world, id)| world.drop_unread(id));
     }
 
     fn close(&mut self, slot: u32) {
@@ -570,11 +571,9 @@ impl Net for BareHost {
     fn looked_up(&mut self) -> Option<(Token, LookupAnswer)> {
         let mut world = self.world.borrow_mut();
         world.run_due();
-        let answer = world.program(self.index).answers.pop_front();
-        if answer.is_some() {
-            world.progress(self.index);
-        }
-        answer
+        let answer = world.program(self.index).answers.pop_front()?;
+        world.progress(self.index);
+        Some(answer)
     }
 
     fn kernel_view(&mut self, slot: u32, _peer: Option<SocketAddr>) -> Option<KernelView> {

@@ -570,7 +570,7 @@ fn clamped(at: u64, end: &End) -> u64 {
     end.user_deadline().map_or(at, |deadline| at.min(deadline))
 }
 
-/// The wait after so many that were doubled.
+/// The first wait, doubled this many times.
 const fn backed_off(first: u64, backoff: u32) -> u64 {
     first.saturating_mul(1 << if backoff < 20 { backoff } else { 20 })
 }

@@ -165,7 +165,8 @@ impl Entry {
 
 impl Table {
     /// The nearest deadline that can strike a socket now, in ticks, and where it comes from. If the
-    /// socket is queued, its next step comes before those that this step can postpone.
+    /// socket is queued, its next step comes before those that this step can postpone: by bytes that
+    /// arrived in time, or by a call that was made in time.
     #[inline]
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
         let (entry, settings, extra) = self.parts(slot);
@@ -174,7 +175,8 @@ impl Table {
         let is_postponed = |due: Due| {
             let has_input = entry.has_input() && due.is_for(IdleDirection::Read, settings);
             let is_queued = entry.flags.has(Flags::QUEUED);
-            (waits && due.is_relative()) || (is_queued && (has_input || entry.flags.has(due.clock())))
+            let has_call = || due.is_relative() && entry.has_call_due(settings, extra);
+            (waits && due.is_relative()) || (is_queued && (has_input || entry.flags.has(due.clock()) || has_call()))
         };
         self.nearest(slot, None, |due| !is_postponed(due))
     }

@@ -199,6 +199,24 @@ impl Entry {
         self.state.is_flushing() || (queued && self.state.can_send())
     }
 
+    /// Whether that is so, and there may be room.
+    #[inline]
+    fn has_output(&self, extra: Option<&Extra>) -> bool {
+        self.flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes))
+    }
+
+    /// Whether the caller has discarded what follows our FIN, and no step has handled that.
+    #[inline]
+    pub(crate) const fn has_discard_due(&self) -> bool {
+        matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD)
+    }
+
+    /// Whether the next step applies a call that changes what a limit counts: `end`, `discard`, or a
+    /// `write` that there may be room for.
+    pub(crate) fn has_call_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
+        self.has_end_due(settings) || self.has_discard_due() || self.has_output(extra)
+    }
+
     /// What the socket needs next. Only this function decides it.
     #[inline(always)]
     pub(crate) fn next(&self, settings: &Settings, extra: Option<&Extra>) -> Next {
@@ -221,8 +239,7 @@ impl Entry {
         if self.has_end_due(settings) || is_requested() {
             return Next::Now;
         }
-        let has_output = flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes));
-        if has_output || self.has_input() { Next::Later } else { Next::Wait }
+        if self.has_output(extra) || self.has_input() { Next::Later } else { Next::Wait }
     }
 
     /// Whether the caller may have requested something but the end, or the system reported
@@ -235,7 +252,7 @@ impl Entry {
 
     /// Whether that is so, and the next step handles it.
     fn is_requested(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
-        (matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD))
+        self.has_discard_due()
             || self.has_notice_due(settings, extra)
             || self.has_error_due(settings)
             || extra.is_some_and(Extra::has_options)

@@ -267,6 +267,10 @@ impl<N: Net> Net for Traced<N> {
         finished
     }
 
+    fn drop_unread(&mut self, slot: u32) {
+        self.net.drop_unread(slot);
+    }
+
     fn close(&mut self, slot: u32) {
         self.net.close(slot);
         self.closes(slot, Call::Close);

@@ -158,6 +158,19 @@ fn a_half_closed_connection_whose_limit_strikes_leaves_a_slow_reader_to_the_kern
     assert!(scene.reactor.is_empty(), "the limit has ended it here:\n{}", scene.reactor.sockets());
 }
 
+/// What the program has not read must not turn the close(2) into a reset.
+#[test]
+fn a_slow_reader_whose_own_bytes_are_unread_is_left_to_the_kernel() {
+    let (mut scene, peer) = served(ListenOptions::default().half_closed_timeout(LIMIT));
+    scene.with(|socket| socket.pause());
+    peer.send(b"more than was asked for");
+    write(&mut scene, HELD);
+    scene.with(|socket| socket.end());
+    assert_eq!(read_slowly(&mut scene, &peer, 60), HELD);
+    assert!(peer.has_fin() && !peer.is_reset());
+    assert!(scene.reactor.is_empty(), "the limit has ended it here:\n{}", scene.reactor.sockets());
+}
+
 // --- the kernel lacks memory for the query ---
 
 #[test]

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, PeerSocket};
-use finale::{ConnectOptions, EndingKind, IdleDirection, ListenOptions, StopOptions};
+use finale::{ConnectOptions, EndingKind, IdleDirection, ListenOptions, Socket, StopOptions};
 
 use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
 use support::ms;
@@ -184,4 +184,84 @@ fn a_deadline_that_the_peer_postponed_and_that_has_passed_too_is_delivered_at_on
     scene.network.spend(2 * LIMIT);
     scene.expect(&["timeout"]);
     assert!(scene.reactor.net().most_idle_polls() <= 1);
+}
+
+/// A millisecond before the limit of one connection strikes, the handler of another calls it. Many
+/// others wait for their step before it, and each has a handler that takes a millisecond. Returns
+/// what was delivered for it up to half of the limit later.
+fn called_in_time(
+    options: ListenOptions,
+    before: impl Fn(&PeerSocket, &mut Socket<'_>),
+    call: impl Fn(&mut Socket<'_>),
+) -> (Scene, PeerSocket, Vec<String>) {
+    const HANDLER: Duration = ms(1);
+    let mut scene = Scene::new();
+    let listener = scene.reactor.listen((HERE, 81), ListenOptions::default().backlog(1000)).expect("a free port");
+    let others: Vec<_> = (0..200).map(|_| scene.peer.connect(listener.addr).expect("begun")).collect();
+    scene.run(ms(100));
+    scene.story.clear();
+    let peer = scene.serve(options);
+    let id = scene.socket.expect("served");
+    before(&peer, &mut scene.reactor.socket(id).expect("open"));
+    // The peer's FIN, if it sends one, arrives a little later.
+    let due = scene.network.now() + LIMIT;
+    scene.run(LIMIT - ms(100));
+    others.iter().for_each(|other| other.send(b"x"));
+    scene.network.advance(ms(50));
+    scene.story.clear();
+    let (mut is_called, mut story) = (false, Vec::new());
+    while let Some((socket, event)) = scene.reactor.next_before(due + LIMIT / 2).expect("it continues") {
+        let present = socket.id();
+        if present == id {
+            story.push(format!("{event:?}"));
+        }
+        if !is_called && scene.network.now() + HANDLER * 3 > due {
+            call(&mut scene.reactor.socket(id).expect("its limit has not struck"));
+            // The socket that was written to last has the next step.
+            scene.reactor.socket(present).expect("open").write(b"y").expect("room");
+            is_called = true;
+        }
+        scene.network.spend(HANDLER);
+    }
+    assert!(is_called);
+    (scene, peer, story)
+}
+
+#[test]
+fn an_end_that_was_called_in_time_is_not_cut_by_the_half_closed_timeout() {
+    for answers in [false, true] {
+        let before = |peer: &PeerSocket, socket: &mut Socket<'_>| {
+            peer.finish();
+            socket.write(b"wait; ").expect("open");
+        };
+        let (_scene, peer, story) =
+            called_in_time(ListenOptions::default().half_closed_timeout(LIMIT), before, |socket| {
+                if answers {
+                    socket.write(b"the answer").expect("open");
+                }
+                socket.end();
+            });
+        assert_eq!(story.len(), 1, "{story:?}");
+        assert!(story[0].starts_with("Close"), "{story:?}");
+        assert!(peer.has_fin() && !peer.is_reset());
+        assert_eq!(peer.read(), if answers { &b"wait; the answer"[..] } else { b"wait; " });
+    }
+}
+
+#[test]
+fn a_discard_that_was_called_in_time_ends_the_half_closed_timeout() {
+    let before = |_: &PeerSocket, socket: &mut Socket<'_>| socket.end();
+    let options = ListenOptions::default().half_closed_timeout(LIMIT).close_timeout(LIMIT);
+    let (_scene, peer, story) = called_in_time(options, before, |socket| socket.discard());
+    assert!(story.is_empty(), "{story:?}");
+    assert!(!peer.is_reset());
+}
+
+#[test]
+fn bytes_that_were_written_in_time_are_no_silence() {
+    let options = ListenOptions::default().idle_timeout(LIMIT);
+    let before = |_: &PeerSocket, socket: &mut Socket<'_>| drop(socket.write(b"no "));
+    let (_scene, peer, story) = called_in_time(options, before, |socket| drop(socket.write(b"news")));
+    assert!(story.is_empty(), "{story:?}");
+    assert_eq!(peer.read(), b"no news");
 }

@@ -304,6 +304,30 @@ fn a_paused_connection_that_dies_long_after_the_stop_has_the_whole_grace_to_be_r
     assert_eq!(scene.story, read);
 }
 
+/// The same if the step that applies the pause is the one that sees the reset.
+#[test]
+fn a_connection_that_is_paused_as_it_dies_has_the_whole_grace_to_be_read() {
+    let (mut scene, listener, peer) = listening(ListenOptions::default());
+    let id = scene.socket.expect("served");
+    let other = scene.peer.connect(listener.addr).expect("begun");
+    scene.expect(&["connection"]);
+    stop(&mut scene, listener.id, Some(5 * SECOND));
+    scene.run(ms(4900));
+    other.send(b"x");
+    peer.send(b"last words");
+    peer.reset();
+    scene.network.advance(ms(50));
+    let (socket, event) = scene.reactor.next_before(scene.network.now()).expect("open").expect("both are ready");
+    assert!(socket.id() != id && matches!(event, Event::Data(_)));
+    scene.reactor.socket(id).expect("its step comes next").pause();
+    scene.story.clear();
+    scene.run(4 * SECOND);
+    assert_eq!(scene.story, ["peerended(reset)"]);
+    scene.reactor.socket(id).expect("its grace has begun again").resume();
+    scene.run(ms(10));
+    assert_eq!(scene.story, ["peerended(reset)", "data last words", "error reset by the peer", "close"]);
+}
+
 /// One quiet connection among some whose peers send without a pause: it ends after the grace, and
 /// the others at the limit.
 #[test]

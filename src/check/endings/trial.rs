@@ -143,7 +143,9 @@ impl Endings {
 impl<'a> Trial<'a> {
     fn new(endings: &'a Endings, Setup { case, bytes, is_punctual }: Setup, is_recorded: bool) -> Self {
         let network = Network::new(case.seed());
-        let travel = TRAVEL.min(TRAVEL_IN_ALL / u32::try_from(bytes + 1).unwrap_or(u32::MAX));
+        // Never zero: bytes that are sent one by one must not arrive together.
+        let each = TRAVEL_IN_ALL / u32::try_from(bytes + 1).unwrap_or(u32::MAX);
+        let travel = each.clamp(Duration::from_nanos(1), TRAVEL);
         network.set_latency(travel);
         let small = usize::try_from(1 + bytes / 64).unwrap_or(usize::MAX);
         let mut marks = None;

@@ -313,6 +313,7 @@ fn the_nearest_deadline_counts_whichever_it_is_and_the_dead_have_none() {
 #[test]
 fn an_error_is_told_once_and_the_soft_one_behind_the_hard_one() {
     let mut end = open(90, 1);
+    end.phase = Phase::Closed;
     (end.error, end.soft_error) = (Some(Errno::CONNRESET), Some(Errno::HOSTUNREACH));
     assert_eq!([(); 3].map(|()| end.take_error()), [Some(Errno::CONNRESET), Some(Errno::HOSTUNREACH), None]);
 }

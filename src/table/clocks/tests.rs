@@ -215,11 +215,11 @@ fn the_write_timeout_counts_from_the_first_byte_that_waits() {
 fn a_write_starts_the_write_timeout_if_nothing_waits_whether_it_is_queued_or_at_hand() {
     for is_at_hand in [false, true] {
         let mut scene = Scene::accepted(Settings { write_ms: Some(50), ..timeless() }, &[]);
-        scene.entry().flags.set(Flags::WRITABLE, true);
         if is_at_hand {
             scene.table.at_hand = scene.slot;
         }
         for now in [120, 140] {
+            scene.entry().flags.set(Flags::WRITABLE, true);
             let host = crate::sim::Network::new(1).host([10, 0, 0, 1].into());
             let context = crate::socket::Context { table: &mut scene.table, net: &host };
             let written = crate::socket::Socket::new(context, scene.slot).write(b"x");
@@ -227,6 +227,8 @@ fn a_write_starts_the_write_timeout_if_nothing_waits_whether_it_is_queued_or_at_
             scene.table.spill(scene.slot);
             scene.table.at_hand = NIL;
             scene.file(now);
+            // While there may be room, the step of a queued socket comes first.
+            scene.entry().flags.set(Flags::WRITABLE, false);
             assert_eq!(scene.due(), Some((170, WRITE)), "at hand: {is_at_hand}");
         }
     }

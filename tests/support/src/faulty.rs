@@ -416,6 +416,10 @@ impl Net for FaultyNet {
         self.faulty.enter_other("take_error").err().or_else(|| self.host.take_error(slot))
     }
 
+    fn drop_unread(&mut self, slot: u32) {
+        self.host.drop_unread(slot);
+    }
+
     fn close(&mut self, slot: u32) {
         self.faulty.orders().log.push("close");
         self.host.close(slot);
