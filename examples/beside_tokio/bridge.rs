@@ -17,6 +17,9 @@ use tokio::sync::oneshot;
 /// A request must be answered this long after it has got a connection.
 const LIMIT: Duration = Duration::from_secs(5);
 
+/// A longer answer is none.
+const ANSWER_BYTES: usize = 64 * 1024;
+
 /// What tasks send to the reactor.
 pub(crate) enum Message {
     Request(Request),
@@ -138,6 +141,9 @@ impl Worker {
                     // An error means that the task no longer waits.
                     let _ = request.reply.send(Ok(String::from_utf8_lossy(&answer).trim_end().to_owned()));
                     self.pool.give_back(ticket, &mut socket.context());
+                } else if answer.len() > ANSWER_BYTES {
+                    self.lost(ticket);
+                    self.pool.discard(ticket, &mut socket.context());
                 }
             }
             (PoolEvent::Leased(ticket), Event::End) => {

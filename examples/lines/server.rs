@@ -57,7 +57,7 @@ impl Lines {
             // An incomplete last line was cut off: it gets no answer.
             Event::End => socket.end(),
             // An idle client gets our FIN. What it sends from now on is dropped.
-            Event::Timeout => leave(socket),
+            Event::Timeout => self.clients.or_default(socket.id()).leave(socket),
             Event::Close(_) => drop(self.clients.remove(socket.id())),
             _ => {}
         }
@@ -68,7 +68,7 @@ impl Lines {
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             if client.partial.len() + part.len() > LINE_BYTES {
                 send(socket, b"line too long\n");
-                return leave(socket);
+                return client.leave(socket);
             }
             let begins = client.partial.is_empty();
             client.partial.extend_from_slice(part);
@@ -98,6 +98,14 @@ impl Client {
         // Zero, if the life is over, expires at once.
         socket.set_deadline(time.min(life.unwrap_or(time)));
     }
+
+    /// Ends our side. What was written still leaves, within the client's life; what still comes is
+    /// dropped.
+    fn leave(&self, socket: &mut Socket<'_>) {
+        self.limit(socket, LIFE);
+        socket.end();
+        socket.discard();
+    }
 }
 
 /// Sends an answer. Returns whether the connection can continue.
@@ -115,11 +123,4 @@ fn send(socket: &mut Socket<'_>, answer: &[u8]) -> bool {
             false
         }
     }
-}
-
-/// Ends our side. What was written still leaves; what still comes is dropped.
-fn leave(socket: &mut Socket<'_>) {
-    socket.set_deadline(None);
-    socket.end();
-    socket.discard();
 }

@@ -13,6 +13,10 @@ pub(crate) fn options(options: ListenOptions) -> ListenOptions {
     options.max_connections(1000).idle_timeout(Duration::from_secs(60))
 }
 
+/// What a client may ask for: some seconds of work. More would hold a thread, and a stop, for as
+/// long as the client likes.
+const BELOW_AT_MOST: u64 = 5_000_000;
+
 /// How many primes are below a number?
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Job {
@@ -77,17 +81,20 @@ impl Primes {
     /// Begins the next job, unless one is at work: answers keep the order of the lines.
     fn next_line(&mut self, socket: &mut Socket<'_>) {
         let client = self.clients.or_default(socket.id());
+        let mut taken = 0;
         while !client.is_busy
-            && let Some(end) = client.input.iter().position(|byte| *byte == b'\n')
+            && let Some(length) = client.input[taken..].iter().position(|byte| *byte == b'\n')
         {
-            let line: Vec<u8> = client.input.drain(..=end).collect();
+            let line = &client.input[taken..taken + length];
+            taken += length + 1;
             if std::mem::take(&mut client.is_partial) {
                 socket.set_deadline(None);
             }
-            let below = std::str::from_utf8(&line).ok().and_then(|line| line.trim().parse().ok());
+            let below = std::str::from_utf8(line).ok().and_then(|line| line.trim().parse().ok());
             let job = below.map(|below| Job { socket: socket.id(), below });
             let goes_on = match job {
                 None => write(socket, "not a number\n"),
+                Some(Job { below, .. }) if below > BELOW_AT_MOST => write(socket, "too large a number\n"),
                 Some(job) if self.jobs.try_send(job).is_err() => write(socket, "too many jobs\n"),
                 Some(_) => {
                     // Paused means busy: nothing more is read, and the grace of a stop waits.
@@ -100,6 +107,7 @@ impl Primes {
                 return;
             }
         }
+        client.input.drain(..taken);
         if client.has_ended && !client.is_busy {
             socket.end(); // Everything is answered.
         } else if !client.is_busy && client.input.len() > LINE_BYTES {

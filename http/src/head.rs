@@ -62,7 +62,8 @@ impl Head {
             return Err(RequestError::Syntax);
         }
         let (method, target) = (parsed.method.unwrap_or_default(), parsed.path.unwrap_or_default());
-        let (path, query) = split(target).ok_or(RequestError::Syntax)?;
+        // The parser also takes UTF-8 for a target; RFC 9112 section 3.2 does not.
+        let (path, query) = split(target).filter(|_| target.is_ascii()).ok_or(RequestError::Syntax)?;
         let named = parsed.headers.iter();
         let head = Self {
             bytes: bytes.into(),

@@ -112,6 +112,7 @@ fn every_limit_has_its_status() {
     let many = "A: b\r\n".repeat(64);
     assert_eq!(status(&format!("GET / HTTP/1.1\r\nHost: x\r\n{many}\r\n")), 431);
     assert_eq!(status("GET / HTTP/2.0\r\nHost: x\r\n\r\n"), 505);
+    assert_eq!(status("GET /\u{e4} HTTP/1.1\r\nHost: x\r\n\r\n"), 400, "a target is ASCII");
     assert_eq!(status("GET / HTTP/1.1\r\n\r\n"), 400);
     assert_eq!(status("GET / HTTP/1.0\r\n\r\n"), 200);
     assert_eq!(status("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1048577\r\n\r\n"), 413);

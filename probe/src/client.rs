@@ -206,7 +206,7 @@ impl Seen {
     }
 }
 
-/// Whether a connection failed for want of something of this machine, so that no server has met it.
+/// Whether a connection failed because this machine lacks something, and has met no server.
 pub(crate) const fn is_own(kind: ConnectionErrorKind) -> bool {
     matches!(kind, ConnectionErrorKind::OutOfResources | ConnectionErrorKind::NoLocalAddress)
 }

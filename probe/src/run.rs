@@ -201,9 +201,7 @@ fn run_case(session: &mut Session, case: &Case) -> Result<CaseReport, Broken> {
         Some(reason) => (Finding::skip(reason), None),
         // A stopped server serves no healthy client, and may never again.
         None if case.needs.contains(&Need::Stop) => (finding_of(session, case)?, None),
-        None => {
-            confirmed(session, case)?
-        }
+        None => confirmed(session, case)?,
     };
     session.clear()?;
     let took = session.now().saturating_duration_since(begun);

@@ -93,9 +93,12 @@ fn the_line_server_refuses_long_lines_and_slow_ones_and_bounds_its_queue() {
     assert!(ending.contains("deadline"), "{ending}");
     assert!((10..=12).contains(&time.as_secs()), "{time:?}");
 
-    // Each of these moves a byte now and then, for ever.
+    // Each of these moves a byte now and then, for ever; the last also after we have left it.
     let sips = Script::new().send(&b"x\n".repeat(1_000_000)).sip(1000, TEN_SECONDS);
-    for holder in [Script::new().drip(&b"yes\n".repeat(10_000), TEN_SECONDS / 5), sips] {
+    let mut refused = b"x\n".repeat(275_000);
+    refused.extend([b'x'; 2 * LINE_BYTES]);
+    let refused = Script::new().send(&refused).sip(1000, TEN_SECONDS);
+    for holder in [Script::new().drip(&b"yes\n".repeat(10_000), TEN_SECONDS / 5), sips, refused] {
         let (_, ending, time) = with_a_client(holder);
         assert!(ending.contains("deadline"), "{ending}");
         assert!((3600..=3601).contains(&time.as_secs()), "{time:?}");
@@ -184,7 +187,8 @@ fn the_server_of_the_readme_answers_and_refuses_what_is_too_long() {
 #[test]
 fn a_stop_lets_a_busy_client_have_its_answer_and_ends_an_idle_one() {
     let mut server = Program::start("stop", &["127.0.0.1:0", "50"]);
-    assert_eq!(server.exchange(b"10\nten\n100\n").expect("answers"), b"4\nnot a number\n25\n");
+    let answers = server.exchange(b"10\nten\n18446744073709551615\n100\n").expect("answers");
+    assert_eq!(answers, b"4\nnot a number\ntoo large a number\n25\n");
     assert!(server.line().contains("clean and acknowledged"));
 
     let (mut idle, mut busy) = (server.connect(), server.connect());

@@ -101,7 +101,7 @@ The JSON object of --json:
   peer           the address of the peer, or null
   bytes_read, bytes_written, bytes_unsent
   input_left     whether stdin had bytes that were not sent,
-                 or had not ended
+                 or had not ended; false without a connection
   tls            with --tls: version, cipher_suite, alpn,
                  resumed, verified, certificate (subject,
                  issuer, names, not_before, not_after, or

@@ -84,17 +84,14 @@ fn ask(session: &mut Session) -> Result<Client, Broken> {
 
 enum Left {
     Skipped(String),
-    Judged {
-        client: Client,
-        verdict: Verdict,
-        what: String,
-        is_down: bool,
-    },
+    Judged { client: Client, verdict: Verdict, what: String, is_down: bool },
 }
 
 fn abandon(session: &mut Session, way: Leave, takes: Duration) -> Result<Left, Broken> {
     if !is_idle(session, takes)? {
-        return Err(wrong("succeeded with no slow request under way; it must succeed only while the server works on one"));
+        return Err(wrong(
+            "succeeded with no slow request under way; it must succeed only while the server works on one",
+        ));
     }
     let client = ask(session)?;
     session.wait(LEAVES_AFTER.min(takes / 4))?;
