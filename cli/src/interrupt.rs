@@ -2,8 +2,9 @@
 //!
 //! Invariant: a signal is recorded before the main thread sees anything that follows from it. With
 //! Ctrl-C in `producer | finale connect` the signal reaches both, and the end of stdin that the
-//! producer's death causes must not pass for an end of the input. The next signal ends the process at
-//! once. A signal that was ignored when the command started stays ignored, as nohup(1)
+//! producer's death causes must not pass for an end of the input. So no other thread may handle it,
+//! and be interrupted before it has recorded it ([`without_signals`]). The next signal ends the process
+//! at once. A signal that was ignored when the command started stays ignored, as nohup(1)
 //! and a shell's background jobs require.
 
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 
+use nix::sys::signal::{SigSet, SigmaskHow, Signal as Number};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -37,7 +39,7 @@ impl Interrupt {
         }
         let mut signals = Signals::new(watched).map_err(failed)?;
         let (end, held) = UnixStream::pair().map_err(failed)?;
-        thread::spawn(move || {
+        let handle = move || {
             let mut held = Some(held);
             for signal in signals.forever() {
                 if held.is_none() {
@@ -47,7 +49,8 @@ impl Interrupt {
                 held = None;
                 wake();
             }
-        });
+        };
+        without_signals(|| thread::spawn(handle));
         Ok(Self { number, end })
     }
 
@@ -64,6 +67,19 @@ impl AsFd for Interrupt {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.end.as_fd()
     }
+}
+
+/// Starts a thread that handles no signal: the main thread has recorded a signal when its next call of
+/// the system returns. Another thread may take it as it begins, and wait for a core before it has.
+pub(crate) fn without_signals<T>(start: impl FnOnce() -> T) -> T {
+    let watched: SigSet = [Number::SIGHUP, Number::SIGINT, Number::SIGTERM].into_iter().collect();
+    // It fails only for a wrong argument.
+    let before = watched.thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let started = start();
+    if let Ok(before) = before {
+        let _ = before.thread_set_mask();
+    }
+    started
 }
 
 const fn bit(signal: i32) -> u64 {

@@ -50,8 +50,13 @@ pub(crate) fn count<T: TryFrom<u64>>(
 
 /// A duration, zero included.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    duration_up_to(text, LONGEST, "a year")
+}
+
+/// One of at most this time, and its name.
+pub(crate) fn duration_up_to(text: &str, longest: Duration, name: &str) -> Result<Duration, String> {
     match humantime::parse_duration(text) {
-        Ok(time) if time > LONGEST => Err(format!("it is longer than a year; {WRITE_DURATION}")),
+        Ok(time) if time > longest => Err(format!("it is longer than {name}; {WRITE_DURATION}")),
         Ok(time) => Ok(time),
         Err(humantime::DurationError::UnknownUnit { unit, .. }) if unit.is_empty() => {
             Err(format!("the unit is missing; {WRITE_DURATION}"))

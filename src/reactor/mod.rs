@@ -228,7 +228,9 @@ impl<N: Net> Reactor<N> {
     }
 
     /// Sets a timer without a socket: [`Event::Timer`](crate::Event::Timer) is delivered once, not
-    /// before `after` has passed. Timers that are due at once are delivered in any order.
+    /// before `after` has passed; never for `Duration::MAX`. Timers that are due at once are
+    /// delivered in any order. For one that is more than 16 s away the reactor wakes every 16 s, also
+    /// on a simulated network, where a year takes about a second of the real time.
     #[doc(alias = "sleep")]
     #[doc(alias = "setTimeout")]
     #[doc(alias = "uv_timer_start")]

@@ -34,13 +34,16 @@ impl Timers {
         self.entries.is_empty()
     }
 
-    /// `due` is a tick, `now` the present one.
+    /// `due` is a tick, `now` the present one. The last tick never comes.
     pub(crate) fn set(&mut self, due: u64, now: u64) -> TimerId {
         self.generation = self.generation.checked_add(1).unwrap_or(1);
         let id = TimerId::new(self.reactor, self.entries.vacant_key() as u32, self.generation);
         self.entries.insert(Entry { node: Node::new(), id });
         // A program without timers has no second wheel.
-        self.wheel.get_or_insert_with(|| Wheel::new(now)).file(&mut self.entries, id.index(), due);
+        let wheel = self.wheel.get_or_insert_with(|| Wheel::new(now));
+        if due < u64::MAX {
+            wheel.file(&mut self.entries, id.index(), due);
+        }
         id
     }
 

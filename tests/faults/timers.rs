@@ -147,6 +147,12 @@ fn enormous_times_fire_in_their_time_or_never() {
     }
     assert!(reactor.next_before(began + Duration::from_millis(1 << 33)).expect("nothing fails").is_none());
 
+    // For one that never comes the reactor does not wake.
+    let (_, mut reactor) = quiet();
+    let never = reactor.set_timer(Duration::MAX);
+    assert_eq!(reactor.next_deadline(), None);
+    assert!(reactor.cancel_timer(never));
+
     let forever = Some(Duration::MAX);
     let options = ListenOptions::default()
         .idle_timeout(forever)

@@ -175,7 +175,8 @@ fn explain(error: &Error) -> String {
             CertificateError::UnknownIssuer => {
                 "the issuer of the peer's certificate is not among the roots that we trust"
             }
-            CertificateError::BadSignature => {
+            CertificateError::BadSignature
+            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
                 "the issuer of the peer's certificate has the name of a root that we trust, and another key"
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -186,7 +187,7 @@ fn explain(error: &Error) -> String {
                 "the peer's certificate is that of an issuer (CA:TRUE, as openssl req -x509 makes them): the peer \
                  needs one of its own (-addext basicConstraints=critical,CA:FALSE)"
             }
-            _ => return format!("the peer's certificate is not valid: {error}"),
+            _ => return format!("the peer's certificate is not valid: {}", words(error)),
         },
         Error::InvalidMessage(InvalidMessage::InvalidContentType | InvalidMessage::UnknownProtocolVersion) => {
             "the peer does not speak TLS here"
@@ -203,10 +204,16 @@ fn explain(error: &Error) -> String {
         Error::InvalidMessage(InvalidMessage::HandshakePayloadTooLarge) => "the peer's handshake is too long",
         Error::NoApplicationProtocol => "we have no application protocol (ALPN) in common with the peer",
         Error::DecryptError => "a record was changed on the way, or is not the peer's (bad_record_mac)",
-        _ => return error.to_string(),
+        _ => return words(error),
     };
-    let found = error.to_string();
-    format!("{advice} ({found})")
+    format!("{advice} ({})", words(error))
+}
+
+/// What rustls says, without the fields that some errors have: they are for programs.
+fn words(error: &impl fmt::Display) -> String {
+    let mut words = error.to_string();
+    words.truncate(words.find(" {").unwrap_or(words.len()));
+    words
 }
 
 /// Why [`Tls::connect`](crate::Tls::connect) could not begin.
@@ -242,6 +249,30 @@ impl std::error::Error for ConnectError {
         match self {
             Self::Socket(error) => Some(error),
             Self::Config(error) => Some(error),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{CertificateError, Error};
+
+    use super::explain;
+
+    #[test]
+    fn the_fields_of_an_error_are_not_printed() {
+        let (signature_algorithm_id, public_key_algorithm_id) = (vec![6, 8], vec![6, 9]);
+        let known = CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext {
+            signature_algorithm_id: signature_algorithm_id.clone(),
+            public_key_algorithm_id,
+        };
+        let supported_algorithms = Vec::new();
+        let other =
+            CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, supported_algorithms };
+        for (error, begin) in [(known, "the issuer of the peer's"), (other, "the peer's certificate is not valid: Uns")]
+        {
+            let text = explain(&Error::InvalidCertificate(error));
+            assert!(text.starts_with(begin) && !text.contains(['{', '[']), "{text}");
         }
     }
 }

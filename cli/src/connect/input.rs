@@ -10,6 +10,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::errors::Error;
+use crate::interrupt::without_signals;
 
 /// 64 KiB per read: the whole content of a pipe on Linux.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -46,11 +47,12 @@ impl Input {
         let (sender, found) = sync_channel(CHUNKS);
         // Once it is closed it no longer counts as a terminal.
         let is_terminal = io::stdin().is_terminal();
-        thread::spawn(move || {
+        let read = move || {
             read_stdin(sender, &remote, is_terminal);
             // The sender is dropped before this wake, so the reactor finds the end of stdin.
             let _ = remote.wake();
-        });
+        };
+        without_signals(|| thread::spawn(read));
         Self { found, queue: Backpressure::Room, half_close, is_terminal, pauses: false, peer_has_finished: false }
     }
 

@@ -232,11 +232,7 @@ fn side_of(name: &str) -> Option<Side> {
 fn action(text: &str) -> Result<Action, Error> {
     let words: Vec<_> = text.split_whitespace().collect();
     let wrong = |why: &str| Error::usage(format!("the script: {:?}: {why}; {GRAMMAR}", text.trim()));
-    let time = |text: &str| match values::duration(text) {
-        Ok(time) if time > LONGEST => Err(wrong("it is longer than a day")),
-        Ok(time) => Ok(time),
-        Err(why) => Err(wrong(&why)),
-    };
+    let time = |text: &str| values::duration_up_to(text, LONGEST, "a day").map_err(|why| wrong(&why));
     match words[..] {
         ["wait", duration] => Ok(Action::Wait(time(duration)?)),
         ["wait", ..] => Err(wrong("how long? wait DUR, in one word")),

@@ -50,6 +50,30 @@ fn an_end_of_stdin_after_a_signal_is_no_end_of_the_input() {
     }
 }
 
+/// Another thread could take the signal, and not run until the end of stdin was seen.
+#[test]
+fn only_the_main_thread_handles_signals() {
+    let (addr, server) = server(|mut stream| {
+        stream.write_all(b"!").expect("the client reads");
+        stream.read(&mut [0]).expect("the client ends")
+    });
+    let mut child = command(&["connect", &addr]).stdin(Stdio::piped()).spawn().expect("it starts");
+    child.stdout.as_mut().expect("it is a pipe").read_exact(&mut [0]).expect("it is connected");
+    let threads = std::fs::read_dir(format!("/proc/{}/task", child.id())).expect("it runs");
+    let open: Vec<_> = threads
+        .map(|thread| thread.expect("it runs").path())
+        .filter(|path| {
+            let status = std::fs::read_to_string(path.join("status")).expect("a thread of it lives on");
+            let blocked = status.lines().find_map(|line| line.strip_prefix("SigBlk:")).expect("Linux has it");
+            let blocked = u64::from_str_radix(blocked.trim(), 16).expect("a mask");
+            [Signal::HUP, Signal::INT, Signal::TERM].iter().any(|signal| blocked & 1 << (signal.as_raw() - 1) == 0)
+        })
+        .collect();
+    assert_eq!(open, [std::path::PathBuf::from(format!("/proc/{0}/task/{0}", child.id()))]);
+    drop(child.stdin.take());
+    assert_eq!((finish(child).code, server.join().expect("the server ends")), (Some(0), 0));
+}
+
 #[test]
 fn a_signal_ends_it_while_stdout_is_full() {
     let (addr, server) = server(|mut stream| while stream.write_all(&[b'x'; 64 << 10]).is_ok() {});
