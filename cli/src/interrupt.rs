@@ -54,6 +54,13 @@ impl Interrupt {
         Ok(Self { number, end })
     }
 
+    /// The signal that was sent to this process before this call, which the main thread makes. A
+    /// handler runs at the latest when a call of the system returns.
+    pub(crate) fn signal_by_now(&self) -> Option<Signal> {
+        let _ = rustix::process::getppid();
+        self.signal()
+    }
+
     /// The signal that has arrived.
     pub(crate) fn signal(&self) -> Option<Signal> {
         match self.number.load(Ordering::Acquire) {

@@ -57,19 +57,19 @@ impl Input {
     }
 
     /// The queue of the socket has room again.
-    pub(super) fn drained(&mut self, socket: &mut impl Stream) -> Result<(), Error> {
+    pub(super) fn drained(&mut self, socket: &mut impl Stream) -> Result<bool, Error> {
         self.queue = Backpressure::Room;
         self.send(socket)
     }
 
     /// The peer has finished. It may still read.
-    pub(super) fn peer_finished(&mut self, socket: &mut impl Stream) -> Result<(), Error> {
+    pub(super) fn peer_finished(&mut self, socket: &mut impl Stream) -> Result<bool, Error> {
         self.peer_has_finished = true;
         self.send(socket)
     }
 
-    /// Writes what was read, until the queue is full. Ends our side when it is time for that.
-    pub(super) fn send(&mut self, socket: &mut impl Stream) -> Result<(), Error> {
+    /// Writes what was read, until the queue is full. Returns whether it is time to end our side.
+    pub(super) fn send(&mut self, socket: &mut impl Stream) -> Result<bool, Error> {
         while self.queue == Backpressure::Room && !socket.end_called() {
             match self.found.try_recv() {
                 Ok(Found::Bytes(bytes)) => {
@@ -78,19 +78,11 @@ impl Input {
                 }
                 Ok(Found::Pause) => self.pauses = true,
                 Ok(Found::Error(source)) => return Err(Error::io("read stdin", source)),
-                Err(empty) => {
-                    let ends = match empty {
-                        TryRecvError::Empty => self.pauses && self.ends_at_a_pause(),
-                        TryRecvError::Disconnected => self.half_close || self.peer_has_finished,
-                    };
-                    if ends {
-                        socket.end();
-                    }
-                    return Ok(());
-                }
+                Err(TryRecvError::Empty) => return Ok(self.pauses && self.ends_at_a_pause()),
+                Err(TryRecvError::Disconnected) => return Ok(self.half_close || self.peer_has_finished),
             }
         }
-        Ok(())
+        Ok(false)
     }
 
     /// After the peer's end a person expects the prompt of the shell, while the end of a file or of

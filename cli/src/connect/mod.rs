@@ -278,21 +278,26 @@ impl Session<'_> {
         self.deadline.is_some_and(|deadline| socket.socket().now() >= deadline)
     }
 
-    /// Stdin has something, or the socket takes more of it. After a signal nothing more is sent: the
-    /// end of stdin may be that of a producer which the same signal has ended.
-    fn with_input<S: Stream>(&mut self, socket: &mut S, call: impl FnOnce(&mut Input, &mut S) -> Result<(), Error>) {
+    /// Stdin has something, or the socket takes more of it; `call` returns whether our side ends. After
+    /// a signal it does not: the end of stdin may be that of a producer which the same signal has
+    /// ended. So the signal is looked at after stdin.
+    fn with_input<S: Stream>(&mut self, socket: &mut S, call: impl FnOnce(&mut Input, &mut S) -> Result<bool, Error>) {
         if socket.destroy_called() {
             return; // An error was reported. Input that is left is reported with the ending.
         }
-        match (self.interrupt.signal(), &mut self.input) {
-            (None, Some(input)) => or_destroy(call(input, socket), socket),
-            (None, None) => {}
+        let ends = match &mut self.input {
+            Some(input) if self.interrupt.signal().is_none() => call(input, socket),
+            _ => Ok(false),
+        };
+        match (self.interrupt.signal_by_now(), ends) {
             (Some(signal), _) if !self.is_interrupted => {
                 self.is_interrupted = true;
                 output::error(format_args!("{}: interrupted by {signal}, resetting it", self.options.target));
                 socket.destroy();
             }
-            (Some(_), _) => {}
+            (Some(_), _) | (None, Ok(false)) => {}
+            (None, Ok(true)) => socket.end(),
+            (None, Err(error)) => or_destroy(Err(error), socket),
         }
     }
 
