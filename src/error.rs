@@ -202,8 +202,8 @@ impl fmt::Display for Error {
             Self::System { call, source } if source.raw() == rustix::io::Errno::DEADLK.raw_os_error() => {
                 write!(
                     f,
-                    "{call} would never end: sockets or listeners are left, and nothing can happen any more; usually \
-                     a limit is missing, such as an idle timeout, or a listener is to be closed ({source})"
+                    "{call} would never end: sockets, listeners or timers are left, and nothing can happen any more; \
+                     usually a limit is missing, such as an idle timeout, or a listener is to be closed ({source})"
                 )
             }
             Self::System { call, source } => write!(f, "{call} failed: {source}"),

@@ -44,8 +44,8 @@ pub enum CloseMode {
 /// Which bytes restart the idle time of [`ListenOptions::idle_timeout`] and
 /// [`Socket::set_idle_timeout`](crate::Socket::set_idle_timeout).
 ///
-/// A peer that has finished sends nothing more, and one of a paused socket may have sent what is not
-/// read: `timeout` comes for both. A program that ends silent peers looks at
+/// `timeout` is also delivered if the peer has finished, or if its bytes are unread because the
+/// socket is paused. A program that ends silent peers looks at
 /// [`peer_ended`](crate::Socket::peer_ended) and [`is_paused`](crate::Socket::is_paused) first.
 ///
 /// ```

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 /// A request must be answered this long after it has got a connection.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// A longer answer is none.
+/// An answer is given up above this.
 const ANSWER_BYTES: usize = 64 * 1024;
 
 /// What tasks send to the reactor.

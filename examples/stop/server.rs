@@ -13,7 +13,7 @@ pub(crate) fn options(options: ListenOptions) -> ListenOptions {
     options.max_connections(1000).idle_timeout(Duration::from_secs(60))
 }
 
-/// What a client may ask for: some seconds of work. More would hold a thread, and a stop, for as
+/// What a client may ask for with one line: some seconds of work. More would hold a thread for as
 /// long as the client likes.
 const BELOW_AT_MOST: u64 = 5_000_000;
 

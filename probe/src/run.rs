@@ -234,8 +234,13 @@ fn confirmed(session: &mut Session, case: &Case) -> Result<(Finding, Option<Byst
     }
     session.clear()?;
     let (again, second) = attempt(session, case)?;
-    let is_harmed = second.as_ref().is_some_and(BystanderReport::is_harmed);
+    // Without a second bystander the doubt stays.
+    let is_harmed = second.as_ref().map_or(is_good(&finding), BystanderReport::is_harmed);
     Ok(if is_harmed || again.verdict > finding.verdict { (again, second) } else { (finding, second) })
+}
+
+const fn is_good(finding: &Finding) -> bool {
+    matches!(finding.verdict, Verdict::Pass | Verdict::Info)
 }
 
 fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, Option<BystanderReport>), Broken> {
@@ -248,8 +253,7 @@ fn attempt(session: &mut Session, case: &Case) -> Result<(Finding, Option<Bystan
             session.bystander = Bystander::default();
             let unknown = skipped(broken)?;
             // Whether healthy clients were harmed is not known: the server can't have passed.
-            let is_good = matches!(finding.verdict, Verdict::Pass | Verdict::Info);
-            Ok((if is_good { unknown } else { finding }, None))
+            Ok((if is_good(&finding) { unknown } else { finding }, None))
         }
     }
 }

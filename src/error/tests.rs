@@ -198,6 +198,6 @@ fn a_failure_tells_its_cause_the_systems_words_where_they_add_something_and_ever
 fn a_wait_that_would_never_end_says_so_in_words() {
     let source = OsError::from_raw(Errno::DEADLK.raw_os_error());
     let text = Error::System { call: "epoll_wait", source }.to_string();
-    assert!(text.starts_with("epoll_wait would never end: sockets or listeners are left"), "{text}");
+    assert!(text.starts_with("epoll_wait would never end: sockets, listeners or timers are left"), "{text}");
     assert!(text.contains("usually a limit is missing, such as an idle timeout, or a listener is to be"), "{text}");
 }

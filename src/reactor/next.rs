@@ -87,9 +87,9 @@ impl<N: Net> Reactor<N> {
     ///
     /// # Errors
     /// [`Error::System`] if the system can't wait for events at all. Errors of a connection are
-    /// events. On a simulated network, EDEADLK means that sockets are live but nothing can happen
-    /// any more: a real program would wait for ever. Usually a limit is missing, or a listener is
-    /// still open.
+    /// events. On a simulated network, EDEADLK means that sockets are live, or that a timer never
+    /// comes, but nothing can happen any more: a real program would wait for ever. Usually a limit
+    /// is missing, or a listener is still open.
     #[doc(alias = "poll")]
     #[doc(alias = "uv_run")]
     #[doc(alias = "epoll_wait")]

@@ -378,7 +378,8 @@ impl End {
         length
     }
 
-    /// Takes what SO_ERROR returns, once the connection has ended: the reactor does not ask before.
+    /// Takes what SO_ERROR returns once the connection has ended; nothing while it lives, as the real
+    /// net does.
     pub(super) fn take_error(&mut self) -> Option<Errno> {
         let has_ended = self.phase != Phase::Open || self.is_unix();
         has_ended.then(|| self.error.take().or_else(|| self.soft_error.take())).flatten()

@@ -166,7 +166,7 @@ impl Entry {
 impl Table {
     /// The nearest deadline that can strike a socket now, in ticks, and where it comes from. If the
     /// socket is queued, its next step comes before those that this step can postpone: by bytes that
-    /// arrived in time, or by a call that was made in time.
+    /// have arrived, by `end` or `discard`, or by bytes that there may be room for.
     #[inline]
     pub(crate) fn deadline(&self, slot: u32) -> Option<(u64, Due)> {
         let (entry, settings, extra) = self.parts(slot);
@@ -175,8 +175,10 @@ impl Table {
         let is_postponed = |due: Due| {
             let has_input = entry.has_input() && due.is_for(IdleDirection::Read, settings);
             let is_queued = entry.flags.has(Flags::QUEUED);
-            let has_call = || due.is_relative() && entry.has_call_due(settings, extra);
-            (waits && due.is_relative()) || (is_queued && (has_input || entry.flags.has(due.clock()) || has_call()))
+            let has_call = || due.is_relative() && (entry.has_end_due(settings) || entry.has_discard_due());
+            let has_output = || due.is_for(IdleDirection::Write, settings) && entry.has_output(extra);
+            let is_next = || has_input || entry.flags.has(due.clock()) || has_call() || has_output();
+            (waits && due.is_relative()) || (is_queued && is_next())
         };
         self.nearest(slot, None, |due| !is_postponed(due))
     }

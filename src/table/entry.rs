@@ -201,7 +201,7 @@ impl Entry {
 
     /// Whether that is so, and there may be room.
     #[inline]
-    fn has_output(&self, extra: Option<&Extra>) -> bool {
+    pub(crate) fn has_output(&self, extra: Option<&Extra>) -> bool {
         self.flags.has(Flags::WRITABLE) && self.owes_output(extra.is_some_and(Extra::has_bytes))
     }
 
@@ -209,12 +209,6 @@ impl Entry {
     #[inline]
     pub(crate) const fn has_discard_due(&self) -> bool {
         matches!(self.state, State::LocalFinished) && self.flags.has(Flags::DISCARD)
-    }
-
-    /// Whether the next step applies a call that changes what a limit counts: `end`, `discard`, or a
-    /// `write` that there may be room for.
-    pub(crate) fn has_call_due(&self, settings: &Settings, extra: Option<&Extra>) -> bool {
-        self.has_end_due(settings) || self.has_discard_due() || self.has_output(extra)
     }
 
     /// What the socket needs next. Only this function decides it.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use finale::sim::{Faults, Network, PeerSocket};
-use finale::{ConnectOptions, EndingKind, IdleDirection, ListenOptions, Socket, StopOptions};
+use finale::{ConnectOptions, EndingKind, Event, IdleDirection, ListenOptions, Socket, StopOptions};
 
 use support::faulty::{Faulty, FaultyNet, faulty_on, faulty_served};
 use support::ms;
@@ -214,6 +214,8 @@ fn called_in_time(
         let present = socket.id();
         if present == id {
             story.push(format!("{event:?}"));
+            let is_late = scene.network.now() > due + HANDLER * 50;
+            assert!(event != Event::Timeout || !is_late, "it waited for its step");
         }
         if !is_called && scene.network.now() + HANDLER * 3 > due {
             call(&mut scene.reactor.socket(id).expect("its limit has not struck"));
@@ -264,4 +266,12 @@ fn bytes_that_were_written_in_time_are_no_silence() {
     let (_scene, peer, story) = called_in_time(options, before, |socket| drop(socket.write(b"news")));
     assert!(story.is_empty(), "{story:?}");
     assert_eq!(peer.read(), b"no news");
+
+    let options = ListenOptions::default().idle_timeout(LIMIT).idle_direction(IdleDirection::Read);
+    let before = |peer: &PeerSocket, socket: &mut Socket<'_>| {
+        peer.send(b"x");
+        socket.write(b"no ").expect("open");
+    };
+    let (_scene, _peer, story) = called_in_time(options, before, |socket| drop(socket.write(b"news")));
+    assert_eq!(story, ["Timeout"], "the peer is silent");
 }

@@ -175,8 +175,11 @@ fn explain(error: &Error) -> String {
             CertificateError::UnknownIssuer => {
                 "the issuer of the peer's certificate is not among the roots that we trust"
             }
-            CertificateError::BadSignature
-            | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                "a signature of the peer is not of the kind of its key; probably the issuer of its certificate has the \
+                 name of a root that we trust, and another key"
+            }
+            CertificateError::BadSignature => {
                 "the issuer of the peer's certificate has the name of a root that we trust, and another key"
             }
             CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -269,7 +272,7 @@ mod tests {
         let supported_algorithms = Vec::new();
         let other =
             CertificateError::UnsupportedSignatureAlgorithmContext { signature_algorithm_id, supported_algorithms };
-        for (error, begin) in [(known, "the issuer of the peer's"), (other, "the peer's certificate is not valid: Uns")]
+        for (error, begin) in [(known, "a signature of the peer"), (other, "the peer's certificate is not valid: Uns")]
         {
             let text = explain(&Error::InvalidCertificate(error));
             assert!(text.starts_with(begin) && !text.contains(['{', '[']), "{text}");

@@ -52,7 +52,7 @@ fn an_end_of_stdin_after_a_signal_is_no_end_of_the_input() {
 
 /// Another thread could take the signal, and not run until the end of stdin was seen.
 #[test]
-fn only_the_main_thread_handles_signals() {
+fn the_helper_threads_handle_no_signal() {
     let (addr, server) = server(|mut stream| {
         stream.write_all(b"!").expect("the client reads");
         stream.read(&mut [0]).expect("the client ends")

@@ -172,7 +172,7 @@ fn consequence(session: &mut Session, way: Leave, takes: Duration) -> Result<(Ve
 /// Whether the command of the consequence succeeds; `None` if there is none.
 fn goes_on(session: &mut Session) -> Result<Option<bool>, Broken> {
     let Some(command) = session.options.consequence.clone() else { return Ok(None) };
-    let mut control = Control::shell(&command).map_err(|reason| wrong(&format!("could not be run: {reason}")))?;
+    let mut control = Control::shell(&command).map_err(|reason| Broken::Option(format!("--consequence: {reason}")))?;
     let mut step = Step::Running;
     session.wait_until(COMMAND_LIMIT, |_| {
         step = control.step();

@@ -64,6 +64,15 @@ fn a_vanished_machine_is_found_by_keep_alive_only_when_nothing_is_in_flight() {
     assert_eq!(edge(&mut host, 50 * SECOND), flags("in out rdhup hup err"));
     assert_eq!(read(&mut host), Err(Errno::HOSTUNREACH), "what a router has reported is the cause");
 
+    let (network, mut host, peer) = accepted(&ListenOptions::default().keep_alive(times));
+    assert!(network.unreachable(AT, peer.local_addr().expect("open")));
+    peer.send(b"I am here");
+    assert_eq!(edge(&mut host, MS), flags("in out"));
+    network.vanish(CLIENT);
+    assert_eq!(edge(&mut host, 50 * SECOND), flags("in out rdhup hup err"));
+    assert_eq!(read(&mut host), Ok(b"I am here".to_vec()));
+    assert_eq!(read(&mut host), Err(Errno::TIMEDOUT), "the peer was reached again");
+
     let (network, mut host, _peer) = accepted(&ListenOptions::default().keep_alive(times));
     network.vanish(CLIENT);
     host.send(0, b"x", false).expect("room");
