@@ -13,9 +13,14 @@ fn connect(
     mut program: impl FnMut(&mut Process, &mut TlsSocket<'_>, Event<'_>),
 ) -> Option<Seen> {
     let files = Files::new();
-    let port = free_port();
-    let mut process = Process::start(other.server(&files, port, version)?)?;
-    process.wait_for(other.listening());
+    let start = |port| Some((port, Process::start(other.server(&files, port, version)?)?));
+    // Another program may have taken the port since: then this server exits.
+    let listens = |started: &Option<(u16, Process)>| match started {
+        Some((_, process)) => process.prints(other.listening()),
+        None => true,
+    };
+    let mut tries = (0..10).map(|_| start(free_port()));
+    let (port, mut process) = tries.find(listens).expect("a port stays free")?;
     let mut reactor = Reactor::new().expect("a reactor");
     let mut tls = Tls::new();
     let config = finale_tls::client_config(&files.certificate).expect("a good file");

@@ -7,7 +7,7 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::thread;
 use std::time::Duration;
 
@@ -84,9 +84,16 @@ impl Process {
         Some(Self { child, stdin, lines, output })
     }
 
-    /// Waits for a line with these words.
-    pub(crate) fn wait_for(&self, words: &str) {
-        while !self.lines.recv_timeout(LIMIT).expect("it prints a line").contains(words) {}
+    /// Waits for a line with these words. `false` if it has exited without it.
+    pub(crate) fn prints(&self, words: &str) -> bool {
+        loop {
+            match self.lines.recv_timeout(LIMIT) {
+                Ok(line) if line.contains(words) => return true,
+                Ok(_) => {}
+                Err(RecvTimeoutError::Disconnected) => return false,
+                Err(RecvTimeoutError::Timeout) => panic!("it prints nothing"),
+            }
+        }
     }
 
     pub(crate) fn write(&mut self, bytes: &[u8]) {
