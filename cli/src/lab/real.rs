@@ -334,9 +334,14 @@ mod tests {
 
     #[test]
     fn a_crash_over_unread_bytes_resets_the_real_connection_too() {
-        let ladder = real("client connect; server pause; client write 5; server crash").expect("it runs");
-        let client = ladder.sides[0].ending.as_deref().unwrap_or_default();
-        assert!(client.starts_with("error: reset by the peer"), "{client}");
+        // On a busy machine the bytes may arrive later, and a crash without them is a FIN.
+        let endings = [0, 50, 500, 5000].iter().map(|ms| {
+            let script = format!("client connect; server pause; client write 5; wait {ms}ms; server crash");
+            let ladder = real(&script).expect("it runs");
+            ladder.sides[0].ending.clone().unwrap_or_default()
+        });
+        let mut seen = endings.inspect(|client| println!("{client}"));
+        assert!(seen.any(|client| client.starts_with("error: reset by the peer")));
     }
 
     #[test]
