@@ -2,9 +2,9 @@
 //!
 //! Invariant: a signal is recorded before the main thread sees anything that follows from it. With
 //! Ctrl-C in `producer | finale connect` the signal reaches both, and the end of stdin that the
-//! producer's death causes must not pass for an end of the input. So no thread of the command may handle it,
-//! and be interrupted before it has recorded it ([`without_signals`]). The next signal ends the process
-//! at once. A signal that was ignored when the command started stays ignored, as nohup(1)
+//! producer's death causes must not pass for an end of the input. So no helper thread may
+//! handle it, and wait for a core before it has recorded it ([`without_signals`]). The next signal ends
+//! the process at once. A signal that was ignored when the command started stays ignored, as nohup(1)
 //! and a shell's background jobs require.
 
 use std::os::fd::{AsFd, BorrowedFd};
