@@ -96,7 +96,7 @@ pub(crate) struct Session {
     /// What a client sees that keeps its connection; `None` if no connection can be used twice.
     pub(crate) persistent: Option<Persistent>,
     /// The stop of the server, once it has happened.
-    pub(crate) stopped: Option<Stopped>,
+    pub(crate) stopped: Option<Result<Stopped, Broken>>,
     /// A socket can be made deaf.
     pub(crate) can_be_deaf: bool,
     pub(crate) bystander: Bystander,

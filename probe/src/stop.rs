@@ -49,13 +49,24 @@ impl Session {
     pub(crate) fn stopped(&mut self) -> Result<Stopped, Broken> {
         if self.stopped.is_none() {
             let Some(stop) = self.options.stop.clone() else { return Ok(Stopped::default()) };
-            self.stopped = Some(stop_now(self, &stop)?);
+            let clients = open_clients(self)?;
+            // The server is stopped once, also if this machine can't see what follows.
+            self.stopped = Some(stop_now(self, &stop, clients));
         }
-        Ok(self.stopped.clone().unwrap_or_default())
+        self.stopped.clone().unwrap_or_else(|| Ok(Stopped::default()))
     }
 }
 
-fn stop_now(session: &mut Session, stop: &Stop) -> Result<Stopped, Broken> {
+/// The clients of a stop, before it.
+struct Clients {
+    lanes: Vec<Lane>,
+    queued: Vec<Client>,
+    has_slow: bool,
+    /// How long the slow request takes.
+    slow_time: Duration,
+}
+
+fn open_clients(session: &mut Session) -> Result<Clients, Broken> {
     let slow = session.options.slow_request.clone();
     let big = session.options.big_request.clone();
     let (slow_bytes, slow_time) = reference(session, slow.as_deref())?;
@@ -93,16 +104,20 @@ fn stop_now(session: &mut Session, stop: &Stop) -> Result<Stopped, Broken> {
         session.ask_with(client, &request, 1)?;
     }
     session.wait(Duration::ZERO)?;
+    let has_slow = session.options.slow_request.is_some() || has_big;
+    Ok(Clients { lanes, queued, has_slow, slow_time })
+}
+
+fn stop_now(session: &mut Session, stop: &Stop, clients: Clients) -> Result<Stopped, Broken> {
     let control = match Control::stop(stop) {
         Ok(control) => control,
         Err(reason) => return Ok(Stopped { failed: Some(reason), ..Stopped::default() }),
     };
-    let mut watch = Watch::new(session, control, lanes, queued);
+    let mut watch = Watch::new(session, control, clients.lanes, clients.queued);
     let drain = session.options.claims.drain.map(|drain| drain + MARGIN);
-    let limit = drain.unwrap_or(session.options.timeout) + slow_time * 2;
+    let limit = drain.unwrap_or(session.options.timeout) + clients.slow_time * 2;
     watch.run(session, limit)?;
-    let has_slow = session.options.slow_request.is_some() || has_big;
-    let mut stopped = Stopped { has_slow, ..collect(session, &watch) };
+    let mut stopped = Stopped { has_slow: clients.has_slow, ..collect(session, &watch) };
     if stopped.failed.is_none() {
         stopped.served_again = served_again(session, &watch, &stopped)?;
     }
