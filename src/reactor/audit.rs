@@ -35,11 +35,11 @@ impl<N: Net> Reactor<N> {
         let (state, flags, next) = (entry.state, entry.flags, entry.next(settings, extra));
         let has_retry = extra.is_some_and(|extra| extra.retry_at.is_some());
         let watched = flags.has(Flags::REGISTERED) || has_retry || !state.is_connected() || state == State::Broken;
-        let blocked = self.owes_output(slot) && !flags.has(Flags::WRITABLE);
         let is_queued = flags.has(Flags::QUEUED);
+        let needs_none = watched || flags.has(Flags::SOON) || (is_queued && entry.is_busy());
         if !is_queued && next != Next::Wait {
             Err(format!("it needs {next:?} and is in no list"))
-        } else if !watched && !flags.has(Flags::SOON) && (blocked || !is_queued) {
+        } else if !needs_none {
             Err("it needs readiness and is not registered".to_owned())
         } else {
             self.table.audit_timer(slot)

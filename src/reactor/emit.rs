@@ -68,10 +68,11 @@ impl<N: Net> Reactor<N> {
             EmitKind::Of(Emits::Drain) => Event::Drain,
             EmitKind::Of(Emits::Timeout) => Event::Timeout,
             EmitKind::Of(Emits::PeerEnded) => {
-                let state = self.table.entry(slot).state;
-                let is_clean = matches!(state, State::Confirmed | State::HandedOff);
-                let is_dead = state == State::Broken || (state.is_final() && !is_clean);
-                Event::PeerEnded(if is_dead { PeerEnd::Reset } else { PeerEnd::Fin })
+                let (state, flags) = (self.table.entry(slot).state, self.table.entry(slot).flags);
+                // A limit may have struck after the FIN was read.
+                let has_fin = flags.is_pending(Emits::End) || matches!(state, State::Confirmed | State::HandedOff);
+                let is_dead = state == State::Broken || state.is_final();
+                Event::PeerEnded(if is_dead && !has_fin { PeerEnd::Reset } else { PeerEnd::Fin })
             }
             EmitKind::Of(Emits::Lookup) => Event::Lookup(self.found(slot, emit.value)),
             EmitKind::Of(Emits::Error) => {

@@ -254,17 +254,17 @@ impl<N: Net> Reactor<N> {
         true
     }
 
-    /// Registers a connection that has to wait for readiness; many never have to. Room is reported
-    /// only for a registered socket, so one that always has input needs it too. Returns `false` if
-    /// the system refuses permanently.
+    /// Registers a connection that has to wait for readiness; many never have to. Room and input are
+    /// reported only for a registered socket, so one that always has the other needs it too. Returns
+    /// `false` if the system refuses permanently.
     #[inline]
     fn watch(&mut self, slot: u32, next: Next) -> bool {
         let entry = self.table.entry(slot);
-        let waits = next == Next::Wait || !entry.flags.has(Flags::WRITABLE);
-        if !waits || entry.flags.has(Flags::REGISTERED) || !entry.state.is_connected() || entry.state == State::Broken {
+        let (state, flags) = (entry.state, entry.flags);
+        if flags.has(Flags::REGISTERED) || !state.is_connected() || state == State::Broken {
             return true;
         }
-        self.register(slot)
+        (next != Next::Wait && entry.is_busy()) || self.register(slot)
     }
 
     #[inline(never)]

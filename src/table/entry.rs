@@ -159,6 +159,12 @@ impl Entry {
         self.state.can_read() && self.flags.has(Flags::READABLE) && !self.flags.has(Flags::STOPPED)
     }
 
+    /// Whether the next step can read and write: no report of the system is missed.
+    #[inline]
+    pub(crate) const fn is_busy(&self) -> bool {
+        self.flags.has(Flags::WRITABLE) && (self.has_input() || !self.state.can_read())
+    }
+
     /// Whether the caller or its options have ended our side, and the lifecycle has not applied
     /// that yet.
     #[inline]
@@ -334,6 +340,9 @@ impl Flags {
 
     /// What is pending: a bit for each of [`Emits`].
     pub(crate) const PENDING: Self = Self(!0 << PENDING);
+    /// What is pending again and again: a name can have thousands of addresses, and after each `drain`
+    /// comes a read.
+    pub(crate) const MORE: Self = Self((1 << Emits::Lookup as u32 | 1 << Emits::Data as u32) << PENDING);
     /// What a step handles besides readiness, `end` and the early notice of the peer's end.
     const REQUESTED: Self = Self::DISCARD.and(Self::FULL).and(Self::HANGUP).and(Self::ERROR);
 

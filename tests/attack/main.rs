@@ -16,6 +16,7 @@ mod kernel_pipes;
 mod layers;
 mod notices;
 mod pools;
+mod producers;
 mod races;
 mod random_pipes;
 mod real_floods;

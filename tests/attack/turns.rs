@@ -407,6 +407,36 @@ fn the_notice_of_an_end_precedes_it_though_the_limit_of_a_stop_has_found_it() {
     assert_eq!(story, (vec!["PeerEnded(Fin)".to_owned(), "End".to_owned()], EndingKind::Confirmed));
 }
 
+/// The FINs cross, and one poll finds the peer's and a deadline that has passed.
+#[test]
+fn the_notice_of_an_end_says_so_though_a_deadline_that_has_passed_has_found_it() {
+    let mut scene = Scene::new();
+    let peers = crowd(&mut scene, 100, ListenOptions::default().notify_peer_ended(true));
+    let far = IpAddr::from([10, 0, 0, 3]);
+    scene.network.set_delay(far, ms(100));
+    let client = scene.network.peer(far).connect(SocketAddr::new(HERE, 80)).expect("begun");
+    scene.run(ms(500));
+    let id = scene.socket.expect("accepted");
+    client.finish();
+    scene.run(ms(80));
+    scene.with(|socket| {
+        socket.set_deadline(ms(25));
+        socket.end();
+    });
+    scene.run(ms(5));
+    peers.iter().for_each(|peer| peer.send(b"x"));
+    scene.network.advance(ms(30));
+    let mut story = Vec::new();
+    with_slow_handlers(&mut scene, ms(1000), |_, socket, event| {
+        if socket.id() == id {
+            story.push(format!("{event:?}"));
+        }
+        matches!(event, Event::Close(ending) if socket.id() == id).then_some(())
+    });
+    assert_eq!(story[..2], ["PeerEnded(Fin)", "End"], "{story:?}");
+    assert!(story[2].contains("TimedOut(Deadline)"), "{story:?}");
+}
+
 #[test]
 fn a_socket_that_was_destroyed_before_the_limit_of_a_stop_is_destroyed() {
     let destroy = |socket: &mut Socket<'_>, id| socket.get(id).into_iter().for_each(|mut socket| socket.destroy());
