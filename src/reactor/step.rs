@@ -122,7 +122,8 @@ impl<'a, N: Net> Step<'a, N> {
     #[inline(always)]
     pub(super) fn needs(&self, steps: &mut usize) -> Result<(), Next> {
         match self.entry.next(self.settings, self.extras.get(self.entry.extra)) {
-            Next::Deliver if !self.entry.flags.has(Flags::MORE) => Ok(()),
+            Next::Deliver if !self.entry.flags.is_pending(Emits::Lookup) => Ok(()),
+            // A name can have thousands of addresses, with an event for each.
             Next::Deliver if *steps == 0 => Err(Next::Now),
             Next::Deliver | Next::Now if *steps > 0 => {
                 *steps -= 1;
@@ -145,8 +146,8 @@ impl<'a, N: Net> Step<'a, N> {
 
     #[inline(always)]
     fn step(&mut self) -> Option<Emit> {
-        if self.entry.flags.has(Flags::DESTROY.and(Flags::PENDING)) {
-            return self.abort_or_deliver();
+        if self.entry.flags.has(Flags::DESTROY.and(Flags::PENDING).and(Flags::READ_FIRST)) {
+            return self.before_output();
         }
         self.entry.flags.set(Flags::SOON, false);
         if self.entry.has_end_due(self.settings) {
@@ -164,21 +165,29 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.has_input() { self.read() } else { None }
     }
 
-    /// Delivers the first of the pending events. A read follows before more output: a caller that
-    /// writes again at each `drain` could do so for ever.
+    /// Delivers the first of the pending events. A read follows in this turn, and before more output:
+    /// a caller that writes again at each `drain` could do so for ever.
     #[inline(never)]
     fn deliver_before_read(&mut self) -> Option<Emit> {
-        let emit = self.deliver();
-        if self.entry.has_input() && !self.entry.flags.has(Flags::PENDING) {
-            self.entry.flags.post(1 << Emits::Data as u16);
-        }
-        emit
+        self.entry.flags.set(Flags::SOON | Flags::READ_FIRST, self.entry.has_input());
+        self.deliver()
     }
 
-    /// Applies `destroy`, or delivers pending events, in any state.
+    /// Applies `destroy`, or delivers pending events, in any state; or reads before it writes, and
+    /// another step follows.
     #[inline(never)]
-    pub(super) fn abort_or_deliver(&mut self) -> Option<Emit> {
-        if self.entry.flags.has(Flags::DESTROY) { self.abort() } else { self.deliver() }
+    pub(super) fn before_output(&mut self) -> Option<Emit> {
+        if self.entry.flags.has(Flags::DESTROY) {
+            return self.abort();
+        }
+        if self.entry.flags.has(Flags::PENDING) {
+            return self.deliver();
+        }
+        if !self.entry.flags.replace(Flags::READ_FIRST, false) || !self.entry.has_input() {
+            return None;
+        }
+        self.give_notice();
+        if self.entry.flags.has(Flags::PENDING) { self.deliver_before_read() } else { self.read() }
     }
 
     /// One transition. Returns the events that it emits.
@@ -231,18 +240,8 @@ impl<'a, N: Net> Step<'a, N> {
         if emits == Emits::Lookup {
             return Some(self.deliver_lookup());
         }
-        if emits == Emits::Data {
-            return self.read_now();
-        }
         self.entry.flags.take_pending(emits);
         Some(Emit::new(EmitKind::Of(emits), 0))
-    }
-
-    /// The read that was due, unless the caller has paused meanwhile.
-    #[inline(never)]
-    fn read_now(&mut self) -> Option<Emit> {
-        self.entry.flags.take_pending(Emits::Data);
-        if self.entry.has_input() { self.read() } else { None }
     }
 
     /// Delivers one address at a time: the event stays pending until the last.

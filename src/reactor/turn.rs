@@ -228,7 +228,7 @@ impl<N: Net> Reactor<N> {
             self.give_up_connecting(slot);
         }
         // The rest is the same in all states: apply `destroy`, and deliver.
-        self.at(slot).abort_or_deliver()
+        self.at(slot).before_output()
     }
 
     /// Puts aside a socket that needs no step now: into a list, or it waits for readiness and for

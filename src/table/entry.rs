@@ -336,13 +336,13 @@ impl Flags {
     /// Don't read, for either reason.
     pub(crate) const STOPPED: Self = Self::PAUSED.and(Self::HELD);
 
+    /// The next step reads before it writes. It has the bit of `Data`, which is never pending.
+    pub(crate) const READ_FIRST: Self = Self(1 << (PENDING + Emits::Data as u32));
+
     // --- sets ---
 
-    /// What is pending: a bit for each of [`Emits`].
-    pub(crate) const PENDING: Self = Self(!0 << PENDING);
-    /// What is pending again and again: a name can have thousands of addresses, and after each `drain`
-    /// comes a read.
-    pub(crate) const MORE: Self = Self((1 << Emits::Lookup as u32 | 1 << Emits::Data as u32) << PENDING);
+    /// What is pending: a bit for each of [`Emits`] but `Data`.
+    pub(crate) const PENDING: Self = Self(!0 << PENDING & !Self::READ_FIRST.0);
     /// What a step handles besides readiness, `end` and the early notice of the peer's end.
     const REQUESTED: Self = Self::DISCARD.and(Self::FULL).and(Self::HANGUP).and(Self::ERROR);
 
@@ -371,7 +371,8 @@ impl Flags {
     /// Makes events pending: bit `n` stands for `Emits::ALL[n]`.
     #[inline]
     pub(crate) fn post(&mut self, emits: u16) {
-        debug_assert!(emits & 1 << Emits::Close as u16 == 0, "`close` is never pending");
+        const NEVER: u16 = 1 << Emits::Close as u16 | 1 << Emits::Data as u16;
+        debug_assert!(emits & NEVER == 0, "these are delivered where they arise");
         self.0 |= u32::from(emits) << PENDING;
     }
 
@@ -383,7 +384,7 @@ impl Flags {
     /// The first pending event, in the order of [`Emits`].
     #[inline]
     pub(crate) fn pending(self) -> Option<Emits> {
-        Emits::ALL.get((self.0 >> PENDING).trailing_zeros() as usize).copied()
+        Emits::ALL.get(((self.0 & Self::PENDING.0) >> PENDING).trailing_zeros() as usize).copied()
     }
 
     #[inline]

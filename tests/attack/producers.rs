@@ -168,3 +168,25 @@ fn the_idle_time_of_a_peer_that_is_silent_ends_though_the_caller_writes_again_at
         }
     }
 }
+
+/// One poll reports room, bytes, the peer's end, and a deadline that has passed after all of them.
+#[test]
+fn bytes_that_came_before_a_deadline_are_delivered_behind_the_drain_and_the_notice_of_the_end() {
+    let network = Network::new(7);
+    network.set_buffers(1000, 1000);
+    let host = network.host(HERE);
+    let mut scene = Scene::on(network, host);
+    let peer = scene.serve(ListenOptions::default().high_water_mark(1000).notify_peer_ended(true));
+    scene.with(|socket| {
+        assert_eq!(socket.write(&[b'x'; 2500]), Ok(Backpressure::Full));
+        socket.set_deadline(ms(500));
+    });
+    scene.run(ms(400));
+    assert!(scene.story.is_empty(), "{:?}", scene.story);
+    while !peer.read().is_empty() {}
+    peer.send(b"in time");
+    peer.finish();
+    scene.network.advance(ms(200));
+    scene.run(ms(10));
+    assert_eq!(scene.story[..4], ["drain", "peerended(fin)", "data in time", "end"], "{:?}", scene.story);
+}

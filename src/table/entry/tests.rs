@@ -44,8 +44,10 @@ fn entry(state: State, flags: Flags) -> Entry {
     Entry { state, flags, ..Entry::reserved() }
 }
 
-/// The events that can be pending: all but `Close`, the last.
-const POSTED: &[Emits] = Emits::ALL.split_at(Emits::ALL.len() - 1).0;
+/// The events that can be pending: all but those that are delivered where they arise.
+fn posted() -> impl DoubleEndedIterator<Item = Emits> {
+    Emits::ALL.iter().copied().filter(|emits| !matches!(emits, Emits::Data | Emits::Close))
+}
 
 const fn bit(emits: Emits) -> u16 {
     1 << emits as u16
@@ -90,14 +92,14 @@ fn readiness_and_the_clocks_are_sets_of_their_own() {
 #[test]
 fn events_are_pending_in_the_order_of_the_grammar_and_taken_once() {
     let mut flags = Flags::QUEUED;
-    for &emits in POSTED.iter().rev() {
+    for emits in posted().rev() {
         assert!(!flags.is_pending(emits));
         flags.post(bit(emits));
         flags.post(bit(emits));
         assert!(flags.is_pending(emits));
         assert_eq!(flags.pending(), Some(emits), "it comes before all that are pending already");
     }
-    for &emits in POSTED {
+    for emits in posted() {
         assert_eq!(flags.pending(), Some(emits));
         flags.take_pending(emits);
         flags.take_pending(emits);
@@ -108,7 +110,8 @@ fn events_are_pending_in_the_order_of_the_grammar_and_taken_once() {
 #[test]
 fn of_the_pending_events_only_a_ready_after_its_connect_outlives_a_destroy_and_conditions_stay() {
     let conditions = CONDITIONS.into_iter().fold(Flags::NONE, |flags, flag| flags | flag);
-    for pending in 0..1_u16 << POSTED.len() {
+    let all = posted().fold(0, |all, emits| all | bit(emits));
+    for pending in (0..=all).filter(|pending| pending & !all == 0) {
         let mut flags = conditions;
         flags.post(pending);
         let has_connected = pending & (bit(Emits::Ready) - 1) == 0;
