@@ -196,20 +196,14 @@ fn real_clients_of_a_full_queue_are_late_and_not_lost() {
         let wide = story.listen(ListenOptions::default().backlog(1_000_000));
         let most: u32 =
             std::fs::read_to_string("/proc/sys/net/core/somaxconn").expect("Linux").trim().parse().expect("a number");
-        assert_eq!((backlog(addr), backlog(wide)), (1, most));
-        let (connected, counted) = std::sync::mpsc::channel();
-        let clients: Vec<_> = (0..5)
-            .map(|_| {
-                let connected = connected.clone();
-                std::thread::spawn(move || {
-                    let peer = dial(addr);
-                    connected.send(()).expect("counted");
-                    peer
-                })
-            })
-            .collect();
-        (0..2).for_each(|_| counted.recv_timeout(PATIENCE).expect("the queue holds two"));
-        assert!(counted.recv_timeout(ms(300)).is_err(), "and no more");
+        assert_eq!((queue(addr), queue(wide)), ((0, 1), (0, most)));
+        let clients: Vec<_> = (0..5).map(|_| std::thread::spawn(move || dial(addr))).collect();
+        // What the clients see does not count: a third one's last packet of the handshake can be dropped.
+        let guard = Instant::now() + PATIENCE;
+        while queue(addr).0 < 2 {
+            assert!(Instant::now() < guard, "the queue holds two");
+        }
+        assert_eq!(queue(addr).0, 2, "and no more");
         let sockets: Vec<_> = (0..5).map(|_| story.connection()).collect();
         let peers: Vec<_> = clients.into_iter().map(|client| client.join().expect("not lost")).collect();
         sockets.iter().for_each(|id| story.socket(*id).destroy());
@@ -219,11 +213,13 @@ fn real_clients_of_a_full_queue_are_late_and_not_lost() {
     });
 }
 
-/// The backlog in effect: the Send-Q of a listener.
-fn backlog(addr: SocketAddr) -> u32 {
+/// How many connections wait for accept(2), and the backlog in effect: the Recv-Q and the Send-Q of
+/// a listener.
+fn queue(addr: SocketAddr) -> (u32, u32) {
     let output = Command::new("ss").args(["-Hltn", "sport", "=", &format!(":{}", addr.port())]).output().expect("ss");
     let line = String::from_utf8_lossy(&output.stdout).into_owned();
-    line.split_whitespace().nth(2).and_then(|word| word.parse().ok()).unwrap_or_else(|| panic!("{line:?}"))
+    let number = |nth| line.split_whitespace().nth(nth).and_then(|word| word.parse().ok());
+    number(1).zip(number(2)).unwrap_or_else(|| panic!("{line:?}"))
 }
 
 /// OV05: no local port is left: an error of its own kind, not a refusal; and it works again when
