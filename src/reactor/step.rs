@@ -183,7 +183,9 @@ impl<'a, N: Net> Step<'a, N> {
         if self.entry.flags.has(Flags::PENDING) {
             return self.deliver();
         }
-        if !self.entry.flags.replace(Flags::READ_FIRST, false) || !self.entry.has_input() {
+        let reads = self.entry.flags.replace(Flags::READ_FIRST, false) && self.entry.has_input();
+        // The notice has to distinguish a reset from a FIN.
+        if !reads || self.entry.has_error_due(self.settings) {
             return None;
         }
         self.give_notice();

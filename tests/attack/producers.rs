@@ -190,3 +190,26 @@ fn bytes_that_came_before_a_deadline_are_delivered_behind_the_drain_and_the_noti
     scene.run(ms(10));
     assert_eq!(scene.story[..4], ["drain", "peerended(fin)", "data in time", "end"], "{:?}", scene.story);
 }
+
+/// About the number of events of one turn: it can end between the drain and the read after it.
+#[test]
+fn the_notice_of_a_reset_is_none_of_a_fin_though_a_read_is_due() {
+    for events in 70..100 {
+        let options = ListenOptions::default().notify_peer_ended(true);
+        let mut producer = Producer::accepted(Way::Requested, options);
+        producer.peer.send(&vec![b'x'; (events as usize + 16) * CHUNK / 2]);
+        producer.run(HANDLER * events);
+        producer.peer.reset();
+        let (reactor, network) = (&mut producer.scene.reactor, &producer.scene.network);
+        let (mut story, end) = (String::new(), network.now() + ms(1000));
+        network.advance(ms(1));
+        while let Some((mut socket, event)) = reactor.next_before(end).expect("it continues") {
+            if event == Event::Drain {
+                Way::Requested.produce(&mut socket);
+            } else if !matches!(event, Event::Data(_)) {
+                story += &format!("{event:?} ");
+            }
+        }
+        assert!(!story.contains("PeerEnded(Fin)") && story.contains("Reset"), "after {events}: {story}");
+    }
+}
