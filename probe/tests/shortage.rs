@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use finale_probe::{Framing, Options, Progress, Stop, Verdict, probe};
+use finale_probe::{Progress, Stop, Verdict, probe};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Alone in its process, whose limit of descriptors it changes.
@@ -15,8 +15,7 @@ fn a_server_is_stopped_once_also_if_this_machine_can_not_see_what_follows() {
     let (limit, most) = getrlimit(Resource::RLIMIT_NOFILE).expect("each process has one");
     let allow = move |descriptors| setrlimit(Resource::RLIMIT_NOFILE, descriptors, most).expect("it is lower");
     let stops = Arc::new(AtomicUsize::new(0));
-    let mut options = Options::new("hello\n");
-    options.framing = Framing::Until(b"\n".to_vec());
+    let mut options = lines::options();
     options.timeout = Duration::from_secs(2);
     options.cases = finale_probe::cases().map(|case| case.id.to_owned()).filter(|id| id.starts_with("stop-")).collect();
     let counted = stops.clone();

@@ -4,13 +4,12 @@ mod lines;
 
 use std::time::Duration;
 
-use finale_probe::{CaseReport, Framing, Options, Verdict, probe};
+use finale_probe::{CaseReport, Verdict, probe};
 
 #[test]
 fn no_case_reports_what_it_could_not_try_with_a_small_answer() {
-    let mut options = Options::new("hello\n");
+    let mut options = lines::options();
     options.big_request = Some(b"big\n".to_vec());
-    options.framing = Framing::Until(b"\n".to_vec());
     (options.timeout, options.runs) = (Duration::from_millis(500), 2);
     options.cases = ["slow-reader", "late-input", "never-read", "reset-mid-answer", "vanish"].map(str::to_owned).into();
     let report = probe(&lines::serve().to_string(), &options, |_| {}).expect("it is served");

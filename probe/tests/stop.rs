@@ -7,11 +7,10 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
-use finale_probe::{CaseReport, Framing, Options, Stop, Verdict, probe};
+use finale_probe::{CaseReport, Stop, Verdict, probe};
 
 fn stop_cases(target: &str, stop: Stop) -> Vec<CaseReport> {
-    let mut options = Options::new("hello\n");
-    options.framing = Framing::Until(b"\n".to_vec());
+    let mut options = lines::options();
     options.timeout = Duration::from_secs(2);
     // Its answer is small.
     options.big_request = Some(b"big\n".to_vec());

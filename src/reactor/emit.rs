@@ -68,7 +68,8 @@ impl<N: Net> Reactor<N> {
             EmitKind::Of(Emits::Drain) => Event::Drain,
             EmitKind::Of(Emits::Timeout) => Event::Timeout,
             EmitKind::Of(Emits::PeerEnded) => {
-                let (state, flags) = (self.table.entry(slot).state, self.table.entry(slot).flags);
+                let entry = self.table.entry(slot);
+                let (state, flags) = (entry.state, entry.flags);
                 // A limit may have struck after the FIN was read.
                 let has_fin = flags.is_pending(Emits::End) || matches!(state, State::Confirmed | State::HandedOff);
                 let is_dead = state == State::Broken || state.is_final();

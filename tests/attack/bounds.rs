@@ -20,10 +20,8 @@ const ENDING: ConnectionErrorKind = ConnectionErrorKind::TimedOut(TimeoutKind::E
 
 /// A connection whose kernels hold this much.
 fn with_buffers(send: usize, receive: usize, options: ListenOptions) -> (Scene, PeerSocket) {
-    let network = Network::new(7);
-    network.set_buffers(send, receive);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    let mut scene = Scene::new();
+    scene.network.set_buffers(send, receive);
     let peer = scene.serve(options);
     (scene, peer)
 }

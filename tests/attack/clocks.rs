@@ -14,7 +14,7 @@ use finale::{
 use rustix::io::Errno;
 
 use support::faulty::{faulty_on, faulty_served, flags};
-use support::scene::{HERE, Scene, THERE};
+use support::scene::{Scene, THERE};
 use support::{PATIENCE, Transcript, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -45,10 +45,8 @@ fn is_about(time: Duration, expected: Duration, what: &str) {
 
 /// A connection whose kernels hold little.
 fn narrow(options: ListenOptions) -> (Scene, PeerSocket) {
-    let network = Network::new(7);
-    network.set_buffers(HELD / 2, HELD / 2);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    let mut scene = Scene::new();
+    scene.network.set_buffers(HELD / 2, HELD / 2);
     let peer = scene.serve(options);
     (scene, peer)
 }
@@ -374,11 +372,9 @@ fn a_real_message_that_waits_has_its_whole_write_timeout() {
 /// peer has postponed: it has taken bytes, and sent none.
 #[test]
 fn a_limit_that_the_peer_has_put_off_does_not_strike_with_another_that_is_due() {
-    let network = Network::new(7);
+    let mut scene = Scene::new();
     // The kernel does not report room for the bytes that the peer takes here.
-    network.set_buffers(50_000, 1000);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    scene.network.set_buffers(50_000, 1000);
     let options =
         ListenOptions::default().idle_direction(IdleDirection::Read).idle_timeout(seconds(5)).write_timeout(seconds(5));
     let peer = scene.serve(options);

@@ -40,10 +40,8 @@ fn a_reset_after_unread_bytes_is_delivered_without_early_notice_and_the_bytes_st
 
 #[test]
 fn a_reset_after_unread_bytes_is_delivered_though_our_queue_waits() {
-    let network = Network::new(7);
-    network.set_buffers(1000, 1000);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    let mut scene = Scene::new();
+    scene.network.set_buffers(1000, 1000);
     let peer = scene.serve(paused());
     peer.send(b"unread");
     scene.with(|socket| drop(socket.write(&[b'x'; 10_000])));
@@ -60,10 +58,8 @@ fn a_reset_after_unread_bytes_is_delivered_though_our_queue_waits() {
 /// Its queue was full too: a `drain` may be delivered for that, and resumes nothing here.
 #[test]
 fn a_reset_after_unread_bytes_is_delivered_though_our_queue_was_full() {
-    let network = Network::new(7);
-    network.set_buffers(1000, 1000);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    let mut scene = Scene::new();
+    scene.network.set_buffers(1000, 1000);
     let peer = scene.serve(paused().high_water_mark(1000));
     peer.send(b"unread");
     scene.with(|socket| assert_eq!(socket.write(&[b'x'; 10_000]), Ok(Backpressure::Full)));

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use finale::sim::{Network, PeerSocket};
+use finale::sim::PeerSocket;
 use finale::{Backpressure, ConnectOptions, Event, IdleDirection, ListenOptions, Socket};
 
 use support::ms;
@@ -52,11 +52,10 @@ const MARKS: [(usize, usize); 2] = [(2 * CHUNK, CHUNK), (4 << 20, 3 << 20)];
 
 /// With large kernels: no write meets a full one.
 fn scene() -> Scene {
-    let network = Network::new(7);
-    network.set_buffers(1 << 26, 1 << 26);
-    network.set_latency(Duration::from_micros(10));
-    let host = network.host(HERE);
-    Scene::on(network, host)
+    let scene = Scene::new();
+    scene.network.set_buffers(1 << 26, 1 << 26);
+    scene.network.set_latency(Duration::from_micros(10));
+    scene
 }
 
 impl Producer {
@@ -172,10 +171,8 @@ fn the_idle_time_of_a_peer_that_is_silent_ends_though_the_caller_writes_again_at
 /// One poll reports room, bytes, the peer's end, and a deadline that has passed after all of them.
 #[test]
 fn bytes_that_came_before_a_deadline_are_delivered_behind_the_drain_and_the_notice_of_the_end() {
-    let network = Network::new(7);
-    network.set_buffers(1000, 1000);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    let mut scene = Scene::new();
+    scene.network.set_buffers(1000, 1000);
     let peer = scene.serve(ListenOptions::default().high_water_mark(1000).notify_peer_ended(true));
     scene.with(|socket| {
         assert_eq!(socket.write(&[b'x'; 2500]), Ok(Backpressure::Full));

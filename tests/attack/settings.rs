@@ -4,20 +4,18 @@ use std::io::Read;
 use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use finale::sim::{Network, PeerSocket};
+use finale::sim::PeerSocket;
 use finale::{Backpressure, CloseMode, EndingKind, Event, ListenOptions};
 
-use support::scene::{HERE, Scene};
+use support::scene::Scene;
 use support::{Transcript, What, dial_narrow, ms};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A connection whose kernels hold 1000 bytes each, with a high-water mark of the same size.
 fn narrow() -> (Scene, PeerSocket) {
-    let network = Network::new(7);
-    network.set_buffers(1000, 1000);
-    let host = network.host(HERE);
-    let mut scene = Scene::on(network, host);
+    let mut scene = Scene::new();
+    scene.network.set_buffers(1000, 1000);
     let peer = scene.serve(ListenOptions::default().high_water_mark(1000));
     (scene, peer)
 }
